@@ -1,0 +1,87 @@
+//! The disk as the store and the log see it: a handful of verbs, so that a test can put a disk there that fails and forgets.
+//!
+//! Paths are relative to the state directory. Durability follows POSIX: bytes are safe after `sync` of their file, a name
+//! after `sync_dir` of its directory.
+
+use std::{fmt, io, ops::Deref, sync::Arc};
+
+/// How to open a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Open {
+    /// It exists and is only read.
+    Read,
+    /// It exists and is read and written.
+    Write,
+    /// It must not exist; it is created with mode 0600, read and written.
+    Create,
+}
+
+/// A directory tree of files. Every implementation passes the contract suite in this crate's tests.
+pub trait Disk: Send + Sync + fmt::Debug + 'static {
+    /// Opens the file at `path`.
+    fn open(&self, path: &str, how: Open) -> io::Result<Arc<dyn DiskFile>>;
+    /// The names in the directory `path`, unsorted; an error if it is not there.
+    fn list(&self, path: &str) -> io::Result<Vec<String>>;
+    /// Makes the directory `path` (mode 0700) and its parents where they are missing.
+    fn create_dir(&self, path: &str) -> io::Result<()>;
+    /// Removes the file at `path`.
+    fn remove(&self, path: &str) -> io::Result<()>;
+    /// Puts the file `from` at `to`, replacing what is there.
+    fn rename(&self, from: &str, to: &str) -> io::Result<()>;
+    /// Makes creations, removals and renames in the directory `path` durable.
+    fn sync_dir(&self, path: &str) -> io::Result<()>;
+    /// Bytes free for this process, and bytes in all.
+    fn space(&self) -> io::Result<Space>;
+    /// Where `path` is for a person who reads an error.
+    fn display(&self, path: &str) -> std::path::PathBuf;
+}
+
+/// Room on a disk, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Space {
+    /// Free for this process.
+    pub free_bytes: u64,
+    /// In all.
+    pub total_bytes: u64,
+}
+
+/// An open file. All calls may be made from many threads at once.
+pub trait DiskFile: Send + Sync + fmt::Debug {
+    /// Reads at `offset` up to `buf.len()` bytes; short only at the end of the file.
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize>;
+    /// Writes all of `buf` at `offset`, extending the file where needed.
+    fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<()>;
+    /// Bytes in the file.
+    fn len(&self) -> io::Result<u64>;
+    /// Cuts or extends the file (with zeros) to `len` bytes.
+    fn set_len(&self, len: u64) -> io::Result<()>;
+    /// Makes the bytes written so far, and the length, durable (fdatasync).
+    fn sync(&self) -> io::Result<()>;
+    /// Asks for write-back of a range to begin, and does not wait.
+    fn start_sync(&self, offset: u64, len: u64) -> io::Result<()>;
+    /// Reserves blocks, so that later writes there cannot find the disk full. Extends the file.
+    fn allocate(&self, offset: u64, len: u64) -> io::Result<()>;
+    /// Gives the blocks of a range back; it reads as zeros. Keeps the length.
+    fn punch(&self, offset: u64, len: u64) -> io::Result<()>;
+    /// The first `len` bytes as memory. The file may grow behind `len`, and must not shrink below what is read.
+    fn map(&self, len: u64) -> io::Result<Map>;
+}
+
+/// A file's bytes as memory: a map of the real file, or a copy of a simulated one.
+#[derive(Debug)]
+pub enum Map {
+    /// A shared read-only map.
+    Real(memmap2::Mmap),
+    /// Bytes of a simulated file.
+    Copy(Vec<u8>),
+}
+
+impl Deref for Map {
+    type Target = [u8];
+    fn deref(&self) -> &[u8] {
+        match self {
+            Map::Real(map) => map,
+            Map::Copy(bytes) => bytes,
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! What can go wrong in the store. Facts are in the fields; `Display` is a sentence for a person.
+
+use std::{io, path::PathBuf};
+
+use crate::{Digest, SnapshotId};
+
+/// The result of a store operation.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// What can go wrong in the store.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The operating system refused. `NoSpace` is told apart by [`Error::is_no_space`].
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file it was about.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// Stored bytes are not what was written.
+    #[error("{digest} in {} at byte {offset} is damaged: {reason}; run `aetherctl fsck`", pack.display())]
+    Corrupt {
+        /// The object.
+        digest: Digest,
+        /// The pack it stands in.
+        pack: PathBuf,
+        /// Bytes from the start of the pack.
+        offset: u64,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// The bytes of an object do not decode. Wrapped into `Corrupt` by whoever knows the pack.
+    #[error("malformed {what}: {reason}")]
+    Malformed {
+        /// The structure, as docs/format.md calls it.
+        what: &'static str,
+        /// The rule that is broken.
+        reason: &'static str,
+    },
+    /// A referenced object is nowhere in the store.
+    #[error("{0} is missing from the store; run `aetherctl fsck`")]
+    Missing(Digest),
+    /// A file was written by a later version.
+    #[error("{}: format {found}, and this version reads up to {supported}; use the newer aetherfsd", path.display())]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        found: u32,
+        /// The newest that this code reads.
+        supported: u32,
+    },
+    /// A file does not begin as the format says.
+    #[error("{}: not a file of this store ({reason})", path.display())]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// The index or the catalogue refused.
+    #[error("{}: {source}", path.display())]
+    Database {
+        /// The database file.
+        path: PathBuf,
+        /// What redb said.
+        #[source]
+        source: Box<redb::Error>,
+    },
+    /// No snapshot has this ID.
+    #[error("no snapshot {0} in this store")]
+    UnknownSnapshot(SnapshotId),
+    /// The import's source is not a directory.
+    #[error("{}: not a directory", .0.display())]
+    NotADirectory(PathBuf),
+    /// Part of the import's source cannot be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Unreadable {
+        /// The file or directory.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The import's source changed while it was read, again and again. Nothing was imported.
+    #[error("changed while being read: {}; import a tree that is at rest", list(.0))]
+    SourceChanged(Vec<PathBuf>),
+    /// An import's source holds what a snapshot cannot.
+    #[error("{}: {reason}", path.display())]
+    Unsupported {
+        /// The file.
+        path: PathBuf,
+        /// What is not supported.
+        reason: &'static str,
+    },
+    /// The caller asked to stop.
+    #[error("cancelled")]
+    Cancelled,
+}
+
+impl Error {
+    /// For `map_err`: an I/O error about `path`.
+    pub fn io(path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Error {
+        let path = path.into();
+        move |source| Error::Io { path, source }
+    }
+
+    /// The disk (or a quota on it) is full.
+    pub fn is_no_space(&self) -> bool {
+        let full = |e: &io::Error| {
+            matches!(e.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+        };
+        match self {
+            Error::Io { source, .. } => full(source),
+            Error::Database { source, .. } => matches!(&**source, redb::Error::Io(e) if full(e)),
+            _ => false,
+        }
+    }
+}
+
+fn list(paths: &[PathBuf]) -> String {
+    paths.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,22 @@
+//! The store: file bytes as chunks, directories as Merkle objects, both in append-only packs behind an index.
+//!
+//! Knows nothing of sessions, FUSE or gRPC. Everything in it is named by the BLAKE3 of its bytes and never changes;
+//! `docs/format.md` is the normative description of every byte it writes.
+
+pub mod blob;
+mod digest;
+pub mod dir;
+pub mod disk;
+mod entry;
+mod error;
+mod id;
+mod snapshot;
+pub mod store;
+pub mod xattrs;
+
+pub use digest::Digest;
+pub use entry::{Attrs, Content, Entry, Kind, Node, Time};
+pub use error::{Error, Result};
+pub use id::{SnapshotId, base32};
+pub use snapshot::Snapshot;
+pub use store::{Object, ObjectKind, Store};
