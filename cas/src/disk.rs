@@ -46,6 +46,10 @@ pub struct Space {
 }
 
 /// An open file. All calls may be made from many threads at once.
+#[expect(
+    clippy::len_without_is_empty,
+    reason = "a length is where to append; nobody asks a file whether it is empty"
+)]
 pub trait DiskFile: Send + Sync + fmt::Debug {
     /// Reads at `offset` up to `buf.len()` bytes; short only at the end of the file.
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize>;
@@ -83,5 +87,79 @@ impl Deref for Map {
             Map::Real(map) => map,
             Map::Copy(bytes) => bytes,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{sim::SimDisk, sys::SysDisk};
+
+    /// What every disk does.
+    fn contract(disk: &dyn Disk) {
+        let missing = |r: io::Result<Arc<dyn DiskFile>>| r.unwrap_err().kind() == io::ErrorKind::NotFound;
+        disk.create_dir("a/b").unwrap();
+        disk.create_dir("a/b").unwrap();
+        assert_eq!(disk.list("a").unwrap(), ["b"]);
+        assert!(disk.list("nowhere").is_err());
+        assert!(missing(disk.open("a/b/f", Open::Read)) && missing(disk.open("x/f", Open::Create)));
+
+        let file = disk.open("a/b/f", Open::Create).unwrap();
+        let twice = disk.open("a/b/f", Open::Create).unwrap_err();
+        assert_eq!(twice.kind(), io::ErrorKind::AlreadyExists);
+        file.write_at(b"hello", 3).unwrap();
+        file.write_at(b"HE", 3).unwrap();
+        file.start_sync(0, 5).unwrap();
+        file.sync().unwrap();
+        disk.sync_dir("a/b").unwrap();
+        let mut buf = [9; 10];
+        assert_eq!(file.read_at(&mut buf, 0).unwrap(), 8);
+        assert_eq!(&buf[..8], b"\0\0\0HEllo");
+        assert_eq!(file.read_at(&mut buf, 8).unwrap(), 0);
+        assert_eq!(&disk.open("a/b/f", Open::Read).unwrap().map(8).unwrap()[3..8], b"HEllo");
+
+        file.set_len(5).unwrap();
+        file.set_len(7).unwrap();
+        assert_eq!((file.read_at(&mut buf, 0).unwrap(), &buf[3..7]), (7, &b"HE\0\0"[..]));
+        file.allocate(0, 4).unwrap();
+        assert_eq!(file.len().unwrap(), 7);
+        file.allocate(4, 6000).unwrap();
+        assert_eq!(file.len().unwrap(), 6004);
+        file.write_at(&[7; 6000], 0).unwrap();
+        file.punch(1, 4999).unwrap();
+        assert_eq!((file.read_at(&mut buf, 4996).unwrap(), buf), (10, [0, 0, 0, 0, 7, 7, 7, 7, 7, 7]));
+        assert_eq!(file.len().unwrap(), 6004);
+
+        disk.open("a/b/g", Open::Create).unwrap().write_at(b"g", 0).unwrap();
+        disk.rename("a/b/g", "a/b/f").unwrap();
+        assert_eq!(disk.list("a/b").unwrap(), ["f"]);
+        assert_eq!(disk.open("a/b/f", Open::Write).unwrap().len().unwrap(), 1);
+        disk.remove("a/b/f").unwrap();
+        assert!(missing(disk.open("a/b/f", Open::Write)));
+        assert_eq!(file.len().unwrap(), 6004, "an open file outlives its name");
+        let space = disk.space().unwrap();
+        assert!(space.free_bytes > 0 && space.free_bytes <= space.total_bytes);
+    }
+
+    #[test]
+    fn the_real_disk_keeps_the_contract() {
+        let dir = tempfile::tempdir().unwrap();
+        contract(&SysDisk::open(dir.path().join("new")).unwrap());
+    }
+
+    #[test]
+    fn the_simulated_disk_keeps_the_contract() {
+        contract(&SimDisk::new(1));
+    }
+
+    #[test]
+    fn files_are_for_their_owner_alone() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let disk = SysDisk::open(dir.path()).unwrap();
+        disk.create_dir("d").unwrap();
+        disk.open("d/f", Open::Create).unwrap();
+        let mode = |path| std::fs::metadata(disk.display(path)).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode("d"), mode("d/f")), (0o700, 0o600));
     }
 }

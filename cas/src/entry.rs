@@ -57,6 +57,13 @@ pub struct Time {
     pub nanos: u32,
 }
 
+impl Time {
+    /// Whether the nanoseconds are below a second.
+    pub fn is_valid(&self) -> bool {
+        self.nanos < 1_000_000_000
+    }
+}
+
 /// Attributes that every kind has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Attrs {

@@ -5,7 +5,7 @@ use std::{io, path::PathBuf};
 use crate::{Digest, SnapshotId};
 
 /// The result of a store operation.
-pub type Result<T> = std::result::Result<T, Error>;
+pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What can go wrong in the store.
 #[derive(Debug, thiserror::Error)]
@@ -72,6 +72,23 @@ pub enum Error {
     /// No snapshot has this ID.
     #[error("no snapshot {0} in this store")]
     UnknownSnapshot(SnapshotId),
+    /// No snapshot of the catalogue has an ID that begins so.
+    #[error("no snapshot in this store begins with {0}")]
+    NoSuchSnapshot(String),
+    /// Several snapshots have IDs that begin so.
+    #[error("{prefix} could be any of {}; give more characters", ids(candidates))]
+    AmbiguousSnapshot {
+        /// What was given.
+        prefix: String,
+        /// What it could be.
+        candidates: Vec<SnapshotId>,
+    },
+    /// Too little of an ID to go by.
+    #[error("{0} is too short; give at least 8 characters behind `snp_`")]
+    ShortSnapshot(String),
+    /// Not an ID, nor the beginning of one.
+    #[error("{0:?} is not a snapshot ID; those are `snp_` and up to 52 letters and digits")]
+    NotASnapshot(String),
     /// The import's source is not a directory.
     #[error("{}: not a directory", .0.display())]
     NotADirectory(PathBuf),
@@ -109,9 +126,8 @@ impl Error {
 
     /// The disk (or a quota on it) is full.
     pub fn is_no_space(&self) -> bool {
-        let full = |e: &io::Error| {
-            matches!(e.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
-        };
+        let full =
+            |e: &io::Error| matches!(e.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
         match self {
             Error::Io { source, .. } => full(source),
             Error::Database { source, .. } => matches!(&**source, redb::Error::Io(e) if full(e)),
@@ -122,4 +138,13 @@ impl Error {
 
 fn list(paths: &[PathBuf]) -> String {
     paths.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(", ")
+}
+
+/// The first few; nobody reads a hundred.
+fn ids(candidates: &[SnapshotId]) -> String {
+    let mut shown: Vec<String> = candidates.iter().take(5).map(SnapshotId::to_string).collect();
+    if candidates.len() > shown.len() {
+        shown.push(format!("{} more", candidates.len() - shown.len()));
+    }
+    shown.join(", ")
 }

@@ -4,14 +4,34 @@
 //! `docs/format.md` is the normative description of every byte it writes.
 
 pub mod blob;
+mod catalogue;
+mod database;
 mod digest;
 pub mod dir;
 pub mod disk;
 mod entry;
 mod error;
+mod fields;
+mod fsck;
+mod gate;
+mod gc;
 mod id;
+pub mod import;
+mod index;
+mod kept;
+mod object;
+mod pack;
+mod pool;
+mod reach;
+mod record;
+mod recover;
+mod scan;
+#[cfg(any(test, feature = "simulation"))]
+pub mod sim;
 mod snapshot;
 pub mod store;
+pub mod sys;
+mod writer;
 pub mod xattrs;
 
 pub use digest::Digest;

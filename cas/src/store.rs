@@ -1,62 +1,331 @@
-//! SKELETON - packs + index + catalogue, and the Writer that appends.
-#![expect(missing_docs, unused_variables, clippy::todo, reason = "skeleton")]
-use crate::{disk::Disk, *};
-use std::sync::Arc;
+//! The store: packs, their index and the catalogue behind one handle.
+//!
+//! Owns the folder `store/` of a disk. An object that is in it never changes; a reader never waits for a writer or for
+//! gc. Knows nothing of what objects mean beyond where they go.
+
+use std::{
+    collections::HashMap,
+    io,
+    sync::{Arc, OnceLock},
+};
+
+use parking_lot::RwLock;
+
+use crate::{
+    Digest, Error, Result,
+    catalogue::Catalogue,
+    disk::Disk,
+    gate::Gate,
+    index::{Change, Index, PackState},
+    pack::{Location, PACKS_DIR, Pack, pack_path},
+    pool::{Appender, Pool},
+    record::PackKind,
+    recover,
+};
+pub use crate::{
+    fsck::{Damage, FsckOptions, FsckProgress, FsckReport},
+    gate::Hold,
+    gc::{GcProgress, GcReport, Roots},
+    kept::Listed,
+    object::{Object, ObjectKind},
+    reach::Problem,
+    record::{OBJECT_BYTES_MAX, PACK_BYTES_MAX},
+    writer::{Writer, Written},
+};
+
+/// Look-ups of one object before its pack is taken to be gone for good. Each failed one means that gc has just moved
+/// the object, and gc runs once at a time.
+const MOVED_RETRIES_MAX: u32 = 16;
 
 /// A handle to the store; clones share it.
 #[derive(Clone, Debug)]
-pub struct Store(Arc<()>);
+pub struct Store(Arc<Shared>);
 
-/// A snapshot as the catalogue lists it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Listed { pub id: SnapshotId, pub names: Vec<String>, pub created: Time, pub files: u64, pub bytes: u64 }
+#[derive(Debug)]
+struct Shared {
+    disk: Arc<dyn Disk>,
+    options: Options,
+    index: Index,
+    catalogue: OnceLock<Catalogue>,
+    gate: Arc<Gate>,
+    pool: Pool,
+    /// Every pack that the index knows or a writer is filling. Locked for look-ups only, never across I/O.
+    packs: RwLock<HashMap<u64, Arc<Pack>>>,
+}
 
-/// What an object is; the numbers stand in pack records.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[repr(u8)]
-pub enum ObjectKind { Chunk = 1, List = 2, Dir = 3, DirPage = 4, Xattrs = 5, Snapshot = 6 }
+/// Bounds that tests shrink.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// A pack is full at this size; at most [`PACK_BYTES_MAX`].
+    pub pack_bytes_max: u64,
+    /// Bytes that a writer gathers before it writes them.
+    pub batch_bytes: usize,
+}
 
-/// The bytes of an object, in place; keeps what they stand in alive. Cheap to clone.
-#[derive(Clone, Debug)]
-pub struct Object(());
-impl std::ops::Deref for Object { type Target = [u8]; fn deref(&self) -> &[u8] { todo!() } }
+impl Default for Options {
+    fn default() -> Options {
+        Options { pack_bytes_max: PACK_BYTES_MAX, batch_bytes: 2 << 20 }
+    }
+}
+
+/// How much there is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Packs.
+    pub packs: u64,
+    /// Their committed bytes.
+    pub pack_bytes: u64,
+    /// Objects.
+    pub objects: u64,
+    /// Snapshots that are kept.
+    pub snapshots: u64,
+}
 
 impl Store {
     /// Opens the store in the folder `store/` of `disk`, or makes an empty one. Rebuilds a missing or broken index from packs.
-    pub fn open(disk: Arc<dyn Disk>) -> Result<Store> { todo!() }
-    /// The bytes of an object, verified when they are first touched by this process.
-    pub fn object(&self, kind: ObjectKind, digest: Digest) -> Result<Object> { todo!() }
+    pub fn open(disk: Arc<dyn Disk>) -> Result<Store> {
+        Store::open_with(disk, Options::default())
+    }
+
+    /// [`Store::open`] with other bounds.
+    pub fn open_with(disk: Arc<dyn Disk>, options: Options) -> Result<Store> {
+        assert!(options.pack_bytes_max <= PACK_BYTES_MAX, "a pack's map covers the largest pack");
+        make_dirs(&disk)?;
+        let store = Store::assemble(disk.clone(), options, recover::open_index(&disk)?)?;
+        // A kept snapshot that the index does not know means that the index is older than the catalogue, unless it was
+        // not found in the packs either.
+        let store = if store.lacking()? > store.index().lacking()? {
+            tracing::warn!("the index lacks snapshots of the catalogue; it is rebuilt from the packs");
+            drop(store);
+            let store = Store::assemble(disk.clone(), options, recover::rebuild_index(&disk)?)?;
+            store.index().set_lacking(store.lacking()?)?;
+            store
+        } else {
+            store
+        };
+        store.tidy()?;
+        Ok(store)
+    }
+
+    fn assemble(disk: Arc<dyn Disk>, options: Options, index: Index) -> Result<Store> {
+        let open = |(id, state): (u64, PackState)| (id, Arc::new(Pack::open(disk.clone(), id, state.kind)));
+        let packs = index.packs()?.into_iter().map(open).collect();
+        let store = Store(Arc::new(Shared {
+            disk: disk.clone(),
+            options,
+            index,
+            catalogue: OnceLock::new(),
+            gate: Arc::default(),
+            pool: Pool::default(),
+            packs: RwLock::new(packs),
+        }));
+        let catalogue = Catalogue::open(&disk, || store.found_snapshots())?;
+        store.0.catalogue.set(catalogue).expect("set once, here");
+        Ok(store)
+    }
+
+    /// Cuts off what no writer finished, and fills the pool.
+    fn tidy(&self) -> Result<()> {
+        let states = self.index().packs()?;
+        recover::remove_strays(&self.0.disk, &states)?;
+        for (id, state) in states {
+            let pack = self.0.packs.read()[&id].clone();
+            if state.closed || !self.has_room(state.committed) {
+                continue;
+            }
+            match pack.len() {
+                // Shorter than it should be: what is left is read, nothing is appended.
+                Ok(len) if len < state.committed => {
+                    tracing::warn!(pack = ?pack.display(), len, committed = state.committed, "a pack is truncated");
+                }
+                Ok(len) => {
+                    if len > state.committed {
+                        pack.cut(state.committed)?;
+                    }
+                    self.0.pool.put(pack, state.committed);
+                }
+                Err(error) if is_not_found(&error) => {
+                    tracing::warn!(pack = ?pack.display(), "a pack is missing");
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// The bytes of an object, verified when they are first touched by this process. What an object is called does not
+    /// depend on its kind: equal bytes are one object.
+    pub fn object(&self, _kind: ObjectKind, digest: Digest) -> Result<Object> {
+        self.find(digest, |pack, at| pack.object(digest, at))
+    }
+
     /// Copies part of a chunk: fills `buf` from `offset` of the object. For file data: pread, never a map.
-    pub fn read_chunk(&self, digest: Digest, offset: u64, buf: &mut [u8]) -> Result<()> { todo!() }
+    pub fn read_chunk(&self, digest: Digest, offset: u64, buf: &mut [u8]) -> Result<()> {
+        self.find(digest, |pack, at| {
+            if offset.checked_add(buf.len() as u64).is_none_or(|end| end > u64::from(at.len)) {
+                return Err(Error::Malformed {
+                    what: "chunk",
+                    reason: "shorter than what refers to it says",
+                });
+            }
+            pack.read(digest, at, offset, buf)
+        })
+    }
+
+    /// Bytes of an object, without reading them; None if it is not in the store.
+    pub fn object_len(&self, digest: Digest) -> Result<Option<u32>> {
+        Ok(self.index().locate(digest)?.map(|at| at.len))
+    }
+
     /// Begins to add objects. Nothing is visible to others, or durable, before `finish`. Several may be open at once.
-    pub fn writer(&self) -> Result<Writer> { todo!() }
+    /// Waits while gc runs.
+    pub fn writer(&self) -> Result<Writer> {
+        Ok(Writer::new(self.clone()))
+    }
 
-    // catalogue
-    pub fn list(&self) -> Result<Vec<Listed>> { todo!() }
-    /// Puts `id` in the catalogue (kept by gc until removed), with a name if given; a name moves from where it was.
-    pub fn keep(&self, id: SnapshotId, name: Option<&str>, created: Time) -> Result<()> { todo!() }
-    pub fn named(&self, name: &str) -> Result<Option<SnapshotId>> { todo!() }
-    /// Takes a snapshot and its names out of the catalogue; its space comes back with the next gc.
-    pub fn forget(&self, id: SnapshotId) -> Result<()> { todo!() }
-    pub fn stats(&self) -> Result<Stats> { todo!() }
+    /// Keeps gc away: see [`Hold`]. Waits while gc runs.
+    pub fn hold(&self) -> Hold {
+        self.0.gate.hold()
+    }
+
+    /// How much there is.
+    pub fn stats(&self) -> Result<Stats> {
+        let packs = self.index().packs()?;
+        Ok(Stats {
+            packs: packs.len() as u64,
+            pack_bytes: packs.values().map(|p| p.committed).sum(),
+            objects: self.index().count()?,
+            snapshots: self.catalogue().list()?.len() as u64,
+        })
+    }
+
+    pub(crate) fn index(&self) -> &Index {
+        &self.0.index
+    }
+
+    pub(crate) fn catalogue(&self) -> &Catalogue {
+        self.0.catalogue.get().expect("set before anybody has the store")
+    }
+
+    pub(crate) fn options(&self) -> &Options {
+        &self.0.options
+    }
+
+    pub(crate) fn disk(&self) -> &Arc<dyn Disk> {
+        &self.0.disk
+    }
+
+    pub(crate) fn gate(&self) -> &Gate {
+        &self.0.gate
+    }
+
+    pub(crate) fn pool(&self) -> &Pool {
+        &self.0.pool
+    }
+
+    /// The pack of this number, if there is one.
+    pub(crate) fn pack(&self, id: u64) -> Option<Arc<Pack>> {
+        self.0.packs.read().get(&id).cloned()
+    }
+
+    /// Forgets a pack; who holds it goes on reading.
+    pub(crate) fn remove_pack(&self, id: u64) {
+        self.0.packs.write().remove(&id);
+    }
+
+    /// A pack to append to.
+    pub(crate) fn take_pack(&self, kind: PackKind) -> Result<Appender> {
+        self.enter(self.0.pool.take(&self.0.disk, &self.0.index, kind)?)
+    }
+
+    /// A new pack to append to.
+    pub(crate) fn create_pack(&self, kind: PackKind) -> Result<Appender> {
+        self.enter(self.0.pool.create(&self.0.disk, &self.0.index, kind)?)
+    }
+
+    fn enter(&self, appender: Appender) -> Result<Appender> {
+        self.0.packs.write().insert(appender.pack.id, appender.pack.clone());
+        Ok(appender)
+    }
+
+    /// Takes a pack back from its appender, without what is not committed. True if that was all of it.
+    pub(crate) fn give_back(&self, appender: &Appender) -> Result<bool> {
+        let (pack, committed) = (&appender.pack, appender.committed);
+        if committed == 0 {
+            self.remove_pack(pack.id);
+            self.0.disk.remove(&pack.path()).map_err(Error::io(pack.display()))?;
+            return Ok(true);
+        }
+        if pack.file()?.len().map_err(Error::io(pack.display()))? > committed {
+            pack.cut(committed)?;
+        }
+        if self.has_room(committed) {
+            self.0.pool.put(pack.clone(), committed);
+        }
+        Ok(false)
+    }
+
+    /// After a failed commit of `change`: it may have reached the disk all the same. What the index vouches for is
+    /// kept, and where the index does not answer, everything is; the next open decides.
+    pub(crate) fn settle<'a>(&self, appenders: impl Iterator<Item = &'a mut Appender>, change: &Change) {
+        for appender in appenders {
+            let Some(state) = change.packs.get(&appender.pack.id) else { continue };
+            let known = self.index().pack(appender.pack.id);
+            if known.is_err() || known.is_ok_and(|known| known == *state) {
+                appender.committed = appender.len();
+            }
+        }
+    }
+
+    pub(crate) fn sync_packs_dir(&self) -> Result<()> {
+        self.0.disk.sync_dir(PACKS_DIR).map_err(Error::io(self.0.disk.display(PACKS_DIR)))
+    }
+
+    /// Whether it is worth appending to a pack with so many bytes: the last sixteenth is left.
+    fn has_room(&self, committed: u64) -> bool {
+        let max = self.0.options.pack_bytes_max;
+        committed + max / 16 <= max
+    }
+
+    /// Runs `read` where `digest` is, again if gc moved it in between.
+    fn find<T>(&self, digest: Digest, mut read: impl FnMut(&Pack, &Location) -> Result<T>) -> Result<T> {
+        let mut last = None;
+        for _ in 0..MOVED_RETRIES_MAX {
+            let at = self.index().locate(digest)?.ok_or(Error::Missing(digest))?;
+            last = Some(at);
+            let Some(pack) = self.pack(at.pack) else { continue };
+            match read(&pack, &at) {
+                Err(error) if is_not_found(&error) && self.pack(at.pack).is_none() => {}
+                Err(error) if is_not_found(&error) => {
+                    return Err(pack.corrupt(digest, &at, "the pack is missing"));
+                }
+                result => return result,
+            }
+        }
+        let at = last.expect("at least one look-up");
+        let pack = self.0.disk.display(&pack_path(at.pack, PackKind::of(at.kind)));
+        Err(Error::Corrupt {
+            digest,
+            pack,
+            offset: at.offset,
+            reason: "the index names a pack that is not there",
+        })
+    }
 }
 
-#[derive(Clone, Debug, Default)]
-pub struct Stats { pub packs: u64, pub pack_bytes: u64, pub objects: u64, pub snapshots: u64 }
-
-/// Appends objects to packs of its own. Dropped without `finish`: what it wrote is cut off again.
-#[derive(Debug)]
-pub struct Writer(());
-impl Writer {
-    /// Adds an object unless the store (or this writer) has it. `digest` must be that of `bytes`. True if it was new.
-    pub fn put_object(&mut self, kind: ObjectKind, digest: Digest, bytes: &[u8]) -> Result<bool> { todo!() }
-    /// Whether the store or this writer has it already.
-    pub fn has(&self, digest: Digest) -> Result<bool> { todo!() }
-    /// The store this writer adds to. Objects put by the writer are readable through the writer alone.
-    pub fn store(&self) -> &Store { todo!() }
-    /// Syncs the packs, then commits the index: from here on everything put is durable and visible.
-    pub fn finish(self) -> Result<Written> { todo!() }
+fn make_dirs(disk: &Arc<dyn Disk>) -> Result<()> {
+    disk.create_dir(PACKS_DIR).map_err(Error::io(disk.display(PACKS_DIR)))?;
+    for dir in ["", "store"] {
+        disk.sync_dir(dir).map_err(Error::io(disk.display(dir)))?;
+    }
+    Ok(())
 }
-/// What a writer added (new) and what it found there already (known).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Written { pub new_objects: u64, pub new_bytes: u64, pub known_objects: u64, pub known_bytes: u64 }
+
+fn is_not_found(error: &Error) -> bool {
+    matches!(error, Error::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
+}
+
+#[cfg(test)]
+mod gc_tests;
+#[cfg(test)]
+mod tests;

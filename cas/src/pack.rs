@@ -1,0 +1,297 @@
+//! One pack as readers see it: the file, its map, and which of its records this process has verified.
+//!
+//! Bytes below `len` never change while the pack exists. A pack outlives the deletion of its file for as long as
+//! somebody holds it or an object in it. Who may append is the pool's business (pool.rs).
+
+use std::{
+    cell::RefCell,
+    io,
+    path::PathBuf,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+};
+
+use parking_lot::RwLock;
+
+use crate::{
+    Digest, Error, Object, ObjectKind, Result,
+    disk::{Disk, DiskFile, Map, Open},
+    record::{
+        ALIGN, BadHeader, OBJECT_BYTES_MAX, PACK_BYTES_MAX, PACK_HEADER, PACK_VERSION, PackHeader, PackKind,
+        RECORD_HEADER, RecordHeader,
+    },
+};
+
+/// Where the packs are.
+pub(crate) const PACKS_DIR: &str = "store/packs";
+
+/// Where an object is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Location {
+    pub(crate) pack: u64,
+    /// Of the record's header, from the start of the pack.
+    pub(crate) offset: u64,
+    /// Of the payload.
+    pub(crate) len: u32,
+    pub(crate) kind: ObjectKind,
+}
+
+/// The path of a pack on its disk.
+pub(crate) fn pack_path(id: u64, kind: PackKind) -> String {
+    format!("{PACKS_DIR}/{id:016x}.{}", kind.suffix())
+}
+
+/// The pack that a file's name stands for; None for a name that no pack has.
+pub(crate) fn parse_pack_name(name: &str) -> Option<(u64, PackKind)> {
+    let (digits, suffix) = name.split_once('.')?;
+    let id = u64::from_str_radix(digits, 16).ok()?;
+    let kind = [PackKind::Data, PackKind::Meta].into_iter().find(|k| k.suffix() == suffix)?;
+    (digits == format!("{id:016x}")).then_some((id, kind))
+}
+
+/// A pack that can be read.
+#[derive(Debug)]
+pub(crate) struct Pack {
+    pub(crate) id: u64,
+    pub(crate) kind: PackKind,
+    disk: Arc<dyn Disk>,
+    opened: OnceLock<Arc<dyn DiskFile>>,
+    /// Bytes in the file: nothing is read behind them.
+    len: AtomicU64,
+    /// A real map covers all that the pack may grow to; a simulated one is taken anew when it is too short.
+    map: RwLock<Option<Arc<Map>>>,
+    verified: Verified,
+}
+
+impl Pack {
+    /// The pack `id`, whose file is opened when it is first read.
+    pub(crate) fn open(disk: Arc<dyn Disk>, id: u64, kind: PackKind) -> Pack {
+        Pack {
+            id,
+            kind,
+            disk,
+            opened: OnceLock::new(),
+            len: AtomicU64::new(0),
+            map: RwLock::new(None),
+            verified: Verified::default(),
+        }
+    }
+
+    /// Makes the file of a new pack, its header in it. Nothing is synced.
+    pub(crate) fn create(disk: Arc<dyn Disk>, id: u64, kind: PackKind) -> Result<Pack> {
+        let pack = Pack::open(disk, id, kind);
+        let file = pack.disk.open(&pack.path(), Open::Create).map_err(Error::io(pack.display()))?;
+        file.write_at(&PackHeader { kind, id }.encode(), 0).map_err(Error::io(pack.display()))?;
+        pack.len.store(PACK_HEADER as u64, Relaxed);
+        Ok(Pack { opened: OnceLock::from(file), ..pack })
+    }
+
+    pub(crate) fn path(&self) -> String {
+        pack_path(self.id, self.kind)
+    }
+
+    /// The path as an error shows it.
+    pub(crate) fn display(&self) -> PathBuf {
+        self.disk.display(&self.path())
+    }
+
+    /// The open file. The first call opens it and takes its length.
+    pub(crate) fn file(&self) -> Result<&Arc<dyn DiskFile>> {
+        if let Some(file) = self.opened.get() {
+            return Ok(file);
+        }
+        let io = |e| Error::io(self.display())(e);
+        let file = self.disk.open(&self.path(), Open::Write).map_err(io)?;
+        let mut header = [0; PACK_HEADER];
+        let header_len = file.read_at(&mut header, 0).map_err(io)?;
+        match PackHeader::decode(&header) {
+            Err(BadHeader::Newer(found)) => {
+                return Err(Error::Newer { path: self.display(), found, supported: PACK_VERSION });
+            }
+            // Every record vouches for itself, so a damaged header costs nothing but this line; fsck reports it.
+            Err(BadHeader::Foreign(reason)) if header_len == PACK_HEADER => {
+                tracing::warn!(pack = ?self.display(), reason, "damaged pack header");
+            }
+            Err(BadHeader::Foreign(_)) | Ok(_) => {}
+        }
+        self.len.fetch_max(file.len().map_err(io)?, Relaxed);
+        Ok(self.opened.get_or_init(|| file))
+    }
+
+    /// Bytes in the file, as far as this process knows: it alone appends.
+    pub(crate) fn len(&self) -> Result<u64> {
+        self.file()?;
+        Ok(self.len.load(Relaxed))
+    }
+
+    /// Appends at `offset`, which the caller owns.
+    pub(crate) fn append(&self, bytes: &[u8], offset: u64) -> Result<()> {
+        self.file()?.write_at(bytes, offset).map_err(Error::io(self.display()))?;
+        self.len.fetch_max(offset + bytes.len() as u64, Relaxed);
+        Ok(())
+    }
+
+    /// Asks for write-back of what was appended.
+    pub(crate) fn start_sync(&self, offset: u64, len: u64) -> Result<()> {
+        self.file()?.start_sync(offset, len).map_err(Error::io(self.display()))
+    }
+
+    /// Makes what was appended durable (the file's name is `sync_dir`'s business).
+    pub(crate) fn sync(&self) -> Result<()> {
+        self.file()?.sync().map_err(Error::io(self.display()))
+    }
+
+    /// Cuts off what no index entry names.
+    pub(crate) fn cut(&self, len: u64) -> Result<()> {
+        self.file()?.set_len(len).map_err(Error::io(self.display()))?;
+        self.len.store(len, Relaxed);
+        Ok(())
+    }
+
+    /// The payload at `at`, in place.
+    pub(crate) fn object(&self, digest: Digest, at: &Location) -> Result<Object> {
+        let (start, end) = self.payload(digest, at)?;
+        let map = self.map(end)?;
+        let object = Object::new(map, start as usize..end as usize);
+        if !self.verified.get(at.offset) {
+            let header = &object.whole()[at.offset as usize..][..RECORD_HEADER];
+            self.check(digest, at, header.try_into().expect("a slice of one header"), &object)?;
+            if self.kind == PackKind::Meta && Digest::of(&object) != digest {
+                return Err(self.corrupt(digest, at, "the bytes do not have this digest"));
+            }
+            self.verified.set(at.offset);
+        }
+        Ok(object)
+    }
+
+    /// Fills `buf` from `offset` of the payload at `at`; both were checked against its length.
+    pub(crate) fn read(&self, digest: Digest, at: &Location, offset: u64, buf: &mut [u8]) -> Result<()> {
+        let (start, _) = self.payload(digest, at)?;
+        if self.verified.get(at.offset) {
+            return self.read_exact(digest, at, start + offset, buf);
+        }
+        SCRATCH.with_borrow_mut(|scratch| {
+            scratch.resize(RECORD_HEADER + at.len as usize, 0);
+            self.read_exact(digest, at, at.offset, scratch)?;
+            let (header, payload) = scratch.split_at(RECORD_HEADER);
+            self.check(digest, at, header.try_into().expect("a slice of one header"), payload)?;
+            self.verified.set(at.offset);
+            buf.copy_from_slice(&payload[offset as usize..][..buf.len()]);
+            scratch.shrink_to(SCRATCH_BYTES_MAX);
+            Ok(())
+        })
+    }
+
+    /// What is wrong at `at`.
+    pub(crate) fn corrupt(&self, digest: Digest, at: &Location, reason: &'static str) -> Error {
+        Error::Corrupt { digest, pack: self.display(), offset: at.offset, reason }
+    }
+
+    /// Start and end of the payload, if the record can be and is within the file.
+    fn payload(&self, digest: Digest, at: &Location) -> Result<(u64, u64)> {
+        let start = at.offset.saturating_add(RECORD_HEADER as u64);
+        let end = start.saturating_add(u64::from(at.len));
+        let known = at.offset.is_multiple_of(ALIGN)
+            && at.offset >= PACK_HEADER as u64
+            && at.len as usize <= OBJECT_BYTES_MAX;
+        if !known {
+            return Err(self.corrupt(digest, at, "the index names an impossible place"));
+        }
+        if end > self.len()? {
+            return Err(self.corrupt(digest, at, "the pack is truncated"));
+        }
+        Ok((start, end))
+    }
+
+    fn check(
+        &self,
+        digest: Digest,
+        at: &Location,
+        header: &[u8; RECORD_HEADER],
+        payload: &[u8],
+    ) -> Result<()> {
+        let header = RecordHeader::decode(header).map_err(|reason| self.corrupt(digest, at, reason))?;
+        if header.digest != digest || header.len != at.len {
+            return Err(self.corrupt(digest, at, "another object stands here"));
+        }
+        if !header.matches(payload) {
+            return Err(self.corrupt(digest, at, "the checksum is wrong"));
+        }
+        Ok(())
+    }
+
+    fn read_exact(&self, digest: Digest, at: &Location, offset: u64, buf: &mut [u8]) -> Result<()> {
+        match self.file()?.read_at(buf, offset) {
+            Ok(n) if n == buf.len() => Ok(()),
+            Ok(_) => Err(self.corrupt(digest, at, "the pack is truncated")),
+            // The medium cannot give these bytes back. That is damage of this object, as if they were wrong.
+            Err(e) if e.raw_os_error() == Some(libc::EIO) => {
+                Err(self.corrupt(digest, at, "the disk cannot read it"))
+            }
+            Err(e) => Err(Error::io(self.display())(e)),
+        }
+    }
+
+    /// A map that covers `end`.
+    fn map(&self, end: u64) -> Result<Arc<Map>> {
+        let covers = |map: &&Arc<Map>| map.len() as u64 >= end;
+        if let Some(map) = self.map.read().as_ref().filter(covers) {
+            return Ok(map.clone());
+        }
+        let mut slot = self.map.write();
+        if let Some(map) = slot.as_ref().filter(covers) {
+            return Ok(map.clone());
+        }
+        let map = self.file()?.map(PACK_BYTES_MAX.max(end)).map_err(Error::io(self.display()))?;
+        if (map.len() as u64) < end {
+            return Err(Error::io(self.display())(io::ErrorKind::UnexpectedEof.into()));
+        }
+        Ok(slot.insert(Arc::new(map)).clone())
+    }
+}
+
+/// A thread keeps a buffer of this size to verify chunks in; only objects that are no chunks are larger.
+const SCRATCH_BYTES_MAX: usize = (1 << 20) + RECORD_HEADER;
+
+thread_local! {
+    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// One bit for each place a record may begin at, allocated where bits are set.
+#[derive(Debug)]
+struct Verified(Box<[OnceLock<Box<Leaf>>]>);
+
+/// Bits for 2 MiB of a pack.
+type Leaf = [AtomicU64; 512];
+const LEAF_BITS: u64 = 512 * 64;
+
+impl Default for Verified {
+    fn default() -> Verified {
+        let leaves = PACK_BYTES_MAX / ALIGN / LEAF_BITS;
+        Verified((0..leaves).map(|_| OnceLock::new()).collect())
+    }
+}
+
+impl Verified {
+    fn get(&self, offset: u64) -> bool {
+        let (leaf, word, mask) = Verified::place(offset);
+        let leaf = self.0.get(leaf).and_then(OnceLock::get);
+        leaf.is_some_and(|leaf| leaf[word].load(Relaxed) & mask != 0)
+    }
+
+    fn set(&self, offset: u64) {
+        let (leaf, word, mask) = Verified::place(offset);
+        if let Some(leaf) = self.0.get(leaf) {
+            let leaf = leaf.get_or_init(|| Box::new([const { AtomicU64::new(0) }; 512]));
+            leaf[word].fetch_or(mask, Relaxed);
+        }
+    }
+
+    fn place(offset: u64) -> (usize, usize, u64) {
+        let slot = offset / ALIGN;
+        let (leaf, bit) = (slot / LEAF_BITS, slot % LEAF_BITS);
+        (leaf as usize, (bit / 64) as usize, 1 << (bit % 64))
+    }
+}

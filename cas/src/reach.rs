@@ -1,0 +1,264 @@
+//! Walks everything that roots refer to: gc marks with it, fsck checks with it.
+//!
+//! Every object is visited once, except what is above damage: that is walked again for every path to it, so that all of
+//! them can be named. The stack is explicit, because trees are as deep as somebody made them.
+
+use std::{collections::HashMap, fmt};
+
+use crate::{Content, Digest, Error, Node, Result, SnapshotId, Store, blob::List, dir::Dir};
+
+/// Problems that are told one by one; of the rest only the number is.
+pub(crate) const PROBLEMS_MAX: usize = 1000;
+
+/// Something that is referred to and is not as it should be.
+#[derive(Clone, Debug)]
+pub struct Problem {
+    /// The object.
+    pub digest: Digest,
+    /// Who uses it: `snp_...:/path`, or what else led there.
+    pub path: String,
+    /// What is wrong with it.
+    pub reason: String,
+}
+
+/// The walk, and what it has found.
+pub(crate) struct Reach<'a> {
+    store: &'a Store,
+    /// What somebody already knows to be wrong with an object.
+    known_damage: &'a dyn Fn(Digest) -> Option<String>,
+    /// Objects other than chunks that were reached, and whether they and all below them are sound.
+    seen: HashMap<Digest, bool>,
+    /// Chunks that were reached, and whether they are sound. Apart from the rest, because a file may hold the very bytes of
+    /// a dir object or a chunk list, and having met the file says nothing of what that object refers to.
+    chunks: HashMap<Digest, bool>,
+    /// At most [`PROBLEMS_MAX`].
+    pub(crate) problems: Vec<Problem>,
+    pub(crate) problem_count: u64,
+    /// Objects that could not be read for what they refer to: what is below them is unknown.
+    pub(crate) opaque: u64,
+}
+
+/// A directory that is being walked.
+struct Frame {
+    dir: Dir,
+    next: u32,
+    sound: bool,
+    /// Length of the path above it.
+    path_len: usize,
+}
+
+impl<'a> Reach<'a> {
+    pub(crate) fn new(store: &'a Store, known_damage: &'a dyn Fn(Digest) -> Option<String>) -> Reach<'a> {
+        let (seen, chunks) = (HashMap::new(), HashMap::new());
+        Reach { store, known_damage, seen, chunks, problems: Vec::new(), problem_count: 0, opaque: 0 }
+    }
+
+    /// Whether anything led here.
+    pub(crate) fn contains(&self, digest: Digest) -> bool {
+        self.seen.contains_key(&digest) || self.chunks.contains_key(&digest)
+    }
+
+    /// How many objects were reached.
+    pub(crate) fn count(&self) -> u64 {
+        let both = self.chunks.keys().filter(|chunk| self.seen.contains_key(chunk)).count();
+        (self.seen.len() + self.chunks.len() - both) as u64
+    }
+
+    /// Walks a snapshot.
+    pub(crate) fn snapshot(&mut self, id: SnapshotId) -> Result<()> {
+        let path = format!("{id}:/");
+        let Some(snapshot) = self.node(id.0, &path, |store| store.snapshot(id))? else { return Ok(()) };
+        if let Some(xattrs) = snapshot.xattrs {
+            self.xattrs(xattrs, &path)?;
+        }
+        self.dir(snapshot.dir, &path)
+    }
+
+    /// Walks a directory and all below it.
+    pub(crate) fn dir(&mut self, digest: Digest, path: &str) -> Result<()> {
+        let mut path = path.to_owned();
+        let mut stack: Vec<Frame> = self.enter(digest, &path, path.len())?.into_iter().collect();
+        while let Some(frame) = stack.last_mut() {
+            if frame.next < frame.dir.count() {
+                let (dir, index) = (frame.dir.clone(), frame.next);
+                frame.next += 1;
+                match self.entry(&dir, index, &mut path)? {
+                    Step::Done(sound) => frame.sound &= sound,
+                    Step::Into(below) => stack.push(below),
+                    Step::SkipPage => {
+                        frame.sound = false;
+                        frame.next = dir.page_range(dir.page_at(index)).end;
+                    }
+                }
+            } else {
+                let (digest, sound, path_len) = (frame.dir.digest(), frame.sound, frame.path_len);
+                self.seen.insert(digest, sound);
+                path.truncate(path_len);
+                stack.pop();
+                if let Some(above) = stack.last_mut() {
+                    above.sound &= sound;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Walks a file's content. True if all of it is there.
+    pub(crate) fn content(&mut self, content: Content, size: Option<u64>, path: &str) -> Result<bool> {
+        match content {
+            Content::Empty => Ok(true),
+            Content::Chunk(digest) => self.chunk(digest, size, path),
+            Content::List(digest) => self.list(digest, size, path),
+        }
+    }
+
+    /// Walks a set of extended attributes. True if it is there.
+    pub(crate) fn xattrs(&mut self, digest: Digest, path: &str) -> Result<bool> {
+        Ok(self.seen.get(&digest) == Some(&true)
+            || self.node(digest, path, |store| store.xattrs(digest))?.is_some())
+    }
+
+    fn list(&mut self, digest: Digest, size: Option<u64>, path: &str) -> Result<bool> {
+        if self.seen.get(&digest) == Some(&true) {
+            return Ok(true);
+        }
+        let read = |store: &Store| {
+            let object = store.chunk_list(digest)?;
+            let list = List::open(&object)?;
+            list.verify()?;
+            let extents = list.extents_from(0).collect::<Result<Vec<_>>>()?;
+            Ok((list.size(), extents))
+        };
+        let Some((list_size, extents)) = self.node(digest, path, read)? else { return Ok(false) };
+        let mut sound = true;
+        if size.is_some_and(|size| size != list_size) {
+            self.problem(digest, path, "the list is of a file of another size");
+            sound = false;
+        }
+        for extent in extents {
+            if let Some(chunk) = extent.chunk {
+                sound &= self.chunk(chunk, Some(extent.range.end - extent.range.start), path)?;
+            }
+        }
+        self.seen.insert(digest, sound);
+        Ok(sound)
+    }
+
+    /// A chunk is looked up, not read: fsck has read all of them before it walks.
+    fn chunk(&mut self, digest: Digest, len: Option<u64>, path: &str) -> Result<bool> {
+        if self.chunks.get(&digest) == Some(&true) {
+            return Ok(true);
+        }
+        let there = self.store.object_len(digest)?;
+        let reason = match (there, (self.known_damage)(digest)) {
+            (_, Some(reason)) => Some(reason),
+            (None, None) => Some("missing".to_owned()),
+            (Some(there), None) => len
+                .is_some_and(|len| len != u64::from(there))
+                .then(|| "the chunk has another length than its file says".to_owned()),
+        };
+        self.chunks.insert(digest, reason.is_none());
+        if let Some(reason) = &reason {
+            self.problem(digest, path, reason);
+        }
+        Ok(reason.is_none())
+    }
+
+    /// Opens a directory, unless it was walked and all below it is sound.
+    fn enter(&mut self, digest: Digest, path: &str, path_len: usize) -> Result<Option<Frame>> {
+        let walked = self.seen.get(&digest).copied();
+        let told = self.problems.len() == PROBLEMS_MAX;
+        if walked == Some(true) || (walked.is_some() && told) {
+            return Ok(None);
+        }
+        let Some(dir) = self.node(digest, path, |store| Dir::open(store, digest))? else { return Ok(None) };
+        if dir.page_count() > 1 {
+            let pages = (0..dir.page_count()).map(|page| (dir.page_digest(page), true));
+            self.seen.extend(pages);
+        }
+        Ok(Some(Frame { dir, next: 0, sound: true, path_len }))
+    }
+
+    fn entry(&mut self, dir: &Dir, index: u32, path: &mut String) -> Result<Step> {
+        let entry = match dir.entry(index) {
+            Ok(entry) => entry,
+            Err(error) => {
+                let page = dir.page_digest(dir.page_at(index));
+                self.unreadable(page, path, error)?;
+                return Ok(Step::SkipPage);
+            }
+        };
+        let path_len = path.len();
+        path.push_str(&String::from_utf8_lossy(entry.name));
+        let mut sound = match entry.xattrs {
+            Some(xattrs) => self.xattrs(xattrs, path)?,
+            None => true,
+        };
+        match entry.node {
+            Node::Dir(digest) => {
+                path.push('/');
+                if let Some(mut frame) = self.enter(digest, path, path_len)? {
+                    frame.sound = sound;
+                    return Ok(Step::Into(frame));
+                }
+                sound &= self.seen.get(&digest) == Some(&true);
+            }
+            Node::File(content) => sound &= self.content(content, Some(entry.attrs.size), path)?,
+            Node::Symlink(_) | Node::Fifo | Node::Socket | Node::CharDevice | Node::BlockDevice => {}
+        }
+        path.truncate(path_len);
+        Ok(Step::Done(sound))
+    }
+
+    /// Reads an object that refers to others; None if it cannot be.
+    fn node<T>(
+        &mut self,
+        digest: Digest,
+        path: &str,
+        read: impl FnOnce(&Store) -> Result<T>,
+    ) -> Result<Option<T>> {
+        match read(self.store) {
+            Ok(value) => {
+                self.seen.insert(digest, true);
+                Ok(Some(value))
+            }
+            Err(error) => {
+                self.unreadable(digest, path, error)?;
+                Ok(None)
+            }
+        }
+    }
+
+    fn unreadable(&mut self, digest: Digest, path: &str, error: Error) -> Result<()> {
+        match error {
+            Error::Corrupt { .. }
+            | Error::Malformed { .. }
+            | Error::Missing(_)
+            | Error::UnknownSnapshot(_) => {
+                self.seen.insert(digest, false);
+                self.opaque += 1;
+                self.problem(digest, path, &error);
+                Ok(())
+            }
+            // Not about this object: the walk itself cannot go on.
+            other => Err(other),
+        }
+    }
+
+    fn problem(&mut self, digest: Digest, path: &str, reason: impl fmt::Display) {
+        self.problem_count += 1;
+        if self.problems.len() < PROBLEMS_MAX {
+            self.problems.push(Problem { digest, path: path.to_owned(), reason: reason.to_string() });
+        }
+    }
+}
+
+/// What came of an entry.
+enum Step {
+    /// It is done with; true if it is sound.
+    Done(bool),
+    /// It is a directory to be walked.
+    Into(Frame),
+    /// It cannot be read, nor can the others of its page.
+    SkipPage,
+}

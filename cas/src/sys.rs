@@ -1,0 +1,152 @@
+//! The real disk: files under one directory of this host, through std and a few system calls.
+//!
+//! The crate's only unsafe code is here: the memory map and `sync_file_range`, which neither std nor nix wraps.
+#![expect(unsafe_code, reason = "mmap and sync_file_range have no safe wrapper")]
+
+use std::{
+    fs::{self, DirBuilder, File, OpenOptions},
+    io,
+    os::{
+        fd::AsRawFd,
+        unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt},
+    },
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use nix::fcntl::{FallocateFlags, fallocate};
+
+use crate::disk::{Disk, DiskFile, Map, Open, Space};
+
+/// The files under `root`.
+#[derive(Debug)]
+pub struct SysDisk {
+    root: PathBuf,
+}
+
+impl SysDisk {
+    /// The disk at `root`, which is made (mode 0700) if it is not there.
+    pub fn open(root: impl Into<PathBuf>) -> io::Result<SysDisk> {
+        let disk = SysDisk { root: root.into() };
+        disk.create_dir("")?;
+        Ok(disk)
+    }
+
+    /// The directory that all paths are relative to.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+}
+
+impl Disk for SysDisk {
+    fn open(&self, path: &str, how: Open) -> io::Result<Arc<dyn DiskFile>> {
+        let mut options = OpenOptions::new();
+        options.read(true).write(how != Open::Read).create_new(how == Open::Create).mode(0o600);
+        Ok(Arc::new(SysFile(options.open(self.display(path))?)))
+    }
+
+    fn list(&self, path: &str) -> io::Result<Vec<String>> {
+        // A name that is not UTF-8 is not one of ours.
+        fs::read_dir(self.display(path))?
+            .filter_map(|entry| entry.map(|e| e.file_name().into_string().ok()).transpose())
+            .collect()
+    }
+
+    fn create_dir(&self, path: &str) -> io::Result<()> {
+        DirBuilder::new().recursive(true).mode(0o700).create(self.display(path))
+    }
+
+    fn remove(&self, path: &str) -> io::Result<()> {
+        fs::remove_file(self.display(path))
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        fs::rename(self.display(from), self.display(to))
+    }
+
+    fn sync_dir(&self, path: &str) -> io::Result<()> {
+        File::open(self.display(path))?.sync_all()
+    }
+
+    fn space(&self) -> io::Result<Space> {
+        let stat = nix::sys::statvfs::statvfs(&self.root)?;
+        let block = stat.fragment_size();
+        Ok(Space { free_bytes: stat.blocks_available() * block, total_bytes: stat.blocks() * block })
+    }
+
+    fn display(&self, path: &str) -> PathBuf {
+        // `join("")` would add a slash.
+        if path.is_empty() { self.root.clone() } else { self.root.join(path) }
+    }
+}
+
+#[derive(Debug)]
+struct SysFile(File);
+
+impl DiskFile for SysFile {
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        let mut done = 0;
+        while done < buf.len() {
+            match self.0.read_at(&mut buf[done..], offset + done as u64) {
+                Ok(0) => break,
+                Ok(n) => done += n,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(done)
+    }
+
+    fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
+        self.0.write_all_at(buf, offset)
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.0.metadata()?.len())
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.0.set_len(len)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+
+    fn start_sync(&self, offset: u64, len: u64) -> io::Result<()> {
+        let (offset, len) = (signed(offset)?, signed(len)?);
+        // SAFETY: the call takes four integers and no pointer; the descriptor is open for as long as `self` lives.
+        let answer =
+            unsafe { libc::sync_file_range(self.0.as_raw_fd(), offset, len, libc::SYNC_FILE_RANGE_WRITE) };
+        if answer == 0 {
+            return Ok(());
+        }
+        let error = io::Error::last_os_error();
+        // A hint: some file systems (ESPIPE, ENOSYS) have no such thing, and `sync` does the work later.
+        let lacking = matches!(error.raw_os_error(), Some(libc::ESPIPE | libc::ENOSYS | libc::EINVAL));
+        if lacking { Ok(()) } else { Err(error) }
+    }
+
+    fn allocate(&self, offset: u64, len: u64) -> io::Result<()> {
+        Ok(fallocate(&self.0, FallocateFlags::empty(), signed(offset)?, signed(len)?)?)
+    }
+
+    fn punch(&self, offset: u64, len: u64) -> io::Result<()> {
+        let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+        Ok(fallocate(&self.0, flags, signed(offset)?, signed(len)?)?)
+    }
+
+    fn map(&self, len: u64) -> io::Result<Map> {
+        let len = usize::try_from(len).map_err(|_| io::ErrorKind::InvalidInput)?;
+        // SAFETY: a map is unsound if its bytes change or vanish under a reader. The file is private to this process
+        // (mode 0600, in a directory of mode 0700, behind the state directory's lock). It is append-only: bytes are
+        // written before anything refers to them and never again, and callers read only below the length they have
+        // checked, so pages behind the end are never touched. Deleting the file leaves the map's pages in place.
+        let map = unsafe { memmap2::MmapOptions::new().len(len).map(&self.0)? };
+        Ok(Map::Real(map))
+    }
+}
+
+fn signed(value: u64) -> io::Result<i64> {
+    i64::try_from(value).map_err(|_| io::ErrorKind::InvalidInput.into())
+}
