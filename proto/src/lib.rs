@@ -1,1 +1,24 @@
-//! Generated gRPC messages and services.
+//! The gRPC interface of AetherFS: messages, client and server, generated from `aether/v1/*.proto`. The comments there
+//! are normative; this crate adds nothing to them but the bounds that both sides need.
+
+#![forbid(unsafe_code)]
+
+/// Package `aether.v1`.
+#[allow(clippy::all, rustdoc::all, reason = "generated")]
+pub mod v1 {
+    tonic::include_proto!("aether.v1");
+}
+
+/// The encoded `FileDescriptorSet` of the package, for server reflection.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/aether.v1.bin"));
+
+/// Contents larger than this are named in a diff, not attached.
+pub const DIFF_CONTENT_BYTES_MAX: u64 = 1 << 20;
+/// The most file bytes in one `ReadFileFrame`.
+pub const READ_FRAME_BYTES_MAX: usize = 256 << 10;
+/// The most forks that one request makes.
+pub const FORK_COUNT_MAX: u32 = 1000;
+/// The most sessions that one request discards.
+pub const DISCARD_COUNT_MAX: usize = 10_000;
+/// The longest path inside a session.
+pub const PATH_BYTES_MAX: usize = 4096;

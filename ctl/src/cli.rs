@@ -1,0 +1,82 @@
+//! The command line: global options and one variant for each command. Each command's own arguments are in its file.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+use crate::commands::{
+    cat, create, diff, discard, doctor, fork, fsck, gc, import, list, ls, mount, seal, show, stats, unmount,
+};
+
+const AFTER_HELP: &str = "\
+IDs: a whole ID, a unique prefix of 8 characters or more, or a name.
+
+Exit codes: 0 done; 1 no (not found, refused, mounted, bad argument of a request); 2 broken (no daemon, damage, disk \
+full, wrong usage); 130 interrupted.
+
+JSON: --json prints one document on stdout. Where a path or name is not UTF-8, its field holds it quoted as git does and \
+a second field, with `_base64` appended to the name, holds its bytes; otherwise the field is exact and there is no second.
+
+The socket: --socket, else $AETHERFS_SOCKET, else $AETHERFS_STATE/aetherfsd.sock, else /run/aetherfs/aetherfsd.sock for \
+root and $XDG_RUNTIME_DIR/aetherfs/aetherfsd.sock for anybody else.
+
+Example:
+  base=$(aetherctl import ~/src/linux --name linux)
+  s=$(aetherctl create --from linux --mount /mnt/work)
+  aetherctl fork $s --count 3
+  aetherctl diff $s --patch | git apply";
+
+/// Workspaces that travel: import a tree, open sessions on it, fork, compare, seal and discard them
+#[derive(Parser)]
+#[command(name = "aetherctl", version, after_help = AFTER_HELP, propagate_version = true)]
+pub(crate) struct Cli {
+    /// The daemon's socket
+    #[arg(long, global = true, env = "AETHERFS_SOCKET", value_name = "PATH")]
+    pub(crate) socket: Option<PathBuf>,
+    /// Print one JSON document instead of text
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    Import(import::Args),
+    Create(create::Args),
+    Fork(fork::Args),
+    Mount(mount::Args),
+    Unmount(unmount::Args),
+    List(list::Args),
+    Show(show::Args),
+    Diff(diff::Args),
+    Ls(ls::Args),
+    Cat(cat::Args),
+    Seal(seal::Args),
+    Discard(discard::Args),
+    Gc(gc::Args),
+    Fsck(fsck::Args),
+    Stats(stats::Args),
+    Doctor(doctor::Args),
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::Cli;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_shows_examples() {
+        for command in Cli::command().get_subcommands() {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(help.contains("aetherctl "), "{} has no example", command.get_name());
+            assert!(command.get_about().is_some(), "{} has no description", command.get_name());
+        }
+    }
+}

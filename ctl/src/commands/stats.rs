@@ -1,0 +1,89 @@
+//! `aetherctl stats`: counters of the running daemon.
+
+use std::collections::BTreeMap;
+
+use proto::v1::{StatsReply, StatsRequest};
+use serde_json::{Value, json};
+
+use crate::context::Context;
+use crate::failure::Failure;
+use crate::json;
+use crate::quote::quoted;
+use crate::text::{duration, rendered, size, table};
+
+/// Show counters of the running daemon
+#[derive(clap::Args)]
+#[command(after_help = "Examples:\n  aetherctl stats\n  aetherctl --json stats | jq .memory_rss_bytes")]
+pub(crate) struct Args {}
+
+pub(crate) async fn run(_: Args, context: &mut Context) -> Result<(), Failure> {
+    let stats = context.connect().await?.stats(StatsRequest {}).await?.into_inner();
+    if context.json {
+        return context.document(&document(&stats));
+    }
+    let mut shown = table(&[]);
+    for (label, value) in rows(&stats) {
+        shown.add_row(vec![label, value]);
+    }
+    context.line(&rendered(shown))
+}
+
+fn document(stats: &StatsReply) -> Value {
+    let store = stats.store.unwrap_or_default();
+    let log = stats.log.unwrap_or_default();
+    let mut object = json!({
+        "version": stats.version,
+        "pid": stats.pid,
+        "uptime_ms": stats.uptime_ms,
+        "memory_rss_bytes": stats.memory_rss_bytes,
+        "sessions": stats.sessions,
+        "mounts": stats.mounts,
+        "store": {
+            "snapshots": store.snapshots,
+            "chunks": store.chunks,
+            "dir_objects": store.dir_objects,
+            "packs": store.packs,
+            "pack_bytes": store.pack_bytes,
+            "index_bytes": store.index_bytes,
+        },
+        "log": {
+            "position": log.position,
+            "synced_position": log.synced_position,
+            "bytes": log.bytes,
+            "segments": log.segments,
+            "segment_bytes": log.segment_bytes,
+        },
+        "fuse_requests": stats.fuse_requests,
+    });
+    json::put_bytes(&mut object, "state_dir", &stats.state_dir);
+    object
+}
+
+fn rows(stats: &StatsReply) -> Vec<(String, String)> {
+    let store = stats.store.unwrap_or_default();
+    let log = stats.log.unwrap_or_default();
+    let mut rows = vec![
+        ("version".to_string(), stats.version.clone()),
+        (
+            "process".to_string(),
+            format!("{}, up {}", stats.pid, duration(stats.uptime_ms.saturating_mul(1000))),
+        ),
+        ("memory".to_string(), size(stats.memory_rss_bytes)),
+        ("state".to_string(), quoted(&stats.state_dir)),
+        ("sessions".to_string(), format!("{}, {} mounts", stats.sessions, stats.mounts)),
+        ("snapshots".to_string(), store.snapshots.to_string()),
+        ("store".to_string(), format!("{} chunks, {} dir objects", store.chunks, store.dir_objects)),
+        ("packs".to_string(), format!("{}, {}", store.packs, size(store.pack_bytes))),
+        ("index".to_string(), size(store.index_bytes)),
+        (
+            "log".to_string(),
+            format!("{}, position {}, synced to {}", size(log.bytes), log.position, log.synced_position),
+        ),
+        ("segments".to_string(), format!("{}, {}", log.segments, size(log.segment_bytes))),
+    ];
+    let requests: BTreeMap<_, _> = stats.fuse_requests.iter().collect();
+    rows.extend(
+        requests.into_iter().map(|(operation, count)| (format!("fuse {operation}"), count.to_string())),
+    );
+    rows
+}

@@ -1,0 +1,253 @@
+//! The real `aetherctl` against a daemon of fixed answers: what it asks, what it prints, how it exits.
+
+#[expect(clippy::unwrap_used, reason = "a helper of tests")]
+mod fake;
+
+use std::fs;
+use std::io::Read;
+use std::process::{Child, Output, Stdio};
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::json;
+
+use fake::{Daemon, FORK, SESSION, SNAPSHOT, ctl};
+
+#[track_caller]
+fn fails(out: &Output, code: i32, words: &str) {
+    let stderr = String::from_utf8_lossy(&out.stderr);
+    assert_eq!(out.status.code(), Some(code), "{stderr}");
+    assert!(stderr.contains(words), "{stderr}");
+    assert!(!stderr.contains("panicked"), "{stderr}");
+}
+
+#[test]
+fn import_prints_the_snapshot_and_talks_on_stderr() {
+    let daemon = Daemon::start();
+    fs::create_dir(daemon.dir().join("tree")).unwrap();
+    let out = daemon.ctl(&["import", "tree", "--name", "base"]);
+    assert!(out.status.success());
+    assert_eq!(String::from_utf8_lossy(&out.stdout), format!("{SNAPSHOT}\n"));
+    assert!(String::from_utf8_lossy(&out.stderr).contains("warning: \"log\\n\": changed while it was read"));
+    let tree = fs::canonicalize(daemon.dir().join("tree")).unwrap();
+    assert_eq!(
+        daemon.asked(),
+        format!("ImportRequest {{ path: {:?}, name: \"base\" }}", tree.as_os_str().as_encoded_bytes())
+    );
+    let document = daemon.document(&["import", "tree"]);
+    assert_eq!(document["snapshot"], SNAPSHOT);
+    assert_eq!(document["elapsed_us"], 7);
+    assert_eq!(document["warnings"], json!([{"path": "log\n", "message": "changed while it was read"}]));
+}
+
+/// An import that has begun and will not end by itself.
+fn endless_import(daemon: &Daemon) -> Child {
+    let child = ctl(daemon.dir())
+        .env("AETHERFS_SOCKET", daemon.socket())
+        .args(["import", ".", "--name", "endless"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("aetherctl starts");
+    while !daemon.asked().contains("endless") {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    child
+}
+
+#[test]
+fn ctrl_c_ends_an_import() {
+    let daemon = Daemon::start();
+    let child = endless_import(&daemon);
+    kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGINT).unwrap();
+    fails(&child.wait_with_output().unwrap(), 130, "interrupted");
+}
+
+#[test]
+fn a_daemon_that_dies_is_named() {
+    let daemon = Daemon::start();
+    let child = endless_import(&daemon);
+    daemon.stop();
+    fails(&child.wait_with_output().unwrap(), 2, "the daemon went away");
+}
+
+#[test]
+fn create_and_fork_print_sessions() {
+    let daemon = Daemon::start();
+    assert_eq!(daemon.says(&["create", "--from", "base"]), format!("{SESSION}\n"));
+    let document = daemon.document(&["create"]);
+    assert_eq!((&document["session"], &document["elapsed_us"]), (&json!(SESSION), &json!(42)));
+    assert_eq!(daemon.says(&["fork", "work", "--count", "2"]), format!("{FORK}\n{FORK}\n"));
+    let document = daemon.document(&["fork", "work"]);
+    assert_eq!((&document["sessions"][0]["id"], &document["elapsed_us"]), (&json!(FORK), &json!(43)));
+    fails(&daemon.ctl(&["fork", "nobody"]), 1, "no session or snapshot is called nobody");
+    fails(&daemon.ctl(&["fork", "work", "--count", "0"]), 2, "--count");
+    fails(&daemon.ctl(&["create", "--from", ""]), 1, "--from is empty");
+}
+
+#[test]
+fn mount_and_unmount_send_absolute_directories() {
+    let daemon = Daemon::start();
+    fs::create_dir(daemon.dir().join("m")).unwrap();
+    assert_eq!(daemon.says(&["mount", "work", "m", "--read-only"]), "");
+    let document = daemon.document(&["mount", "work", "./m"]);
+    let dir = fs::canonicalize(daemon.dir().join("m")).unwrap();
+    assert_eq!(document["dir"], dir.to_str().unwrap());
+    assert_eq!(document["session"], SESSION);
+    daemon.says(&["unmount", "m"]);
+    assert!(daemon.asked().contains("Dir("), "{}", daemon.asked());
+    daemon.says(&["unmount", "not/there"]);
+    assert!(daemon.asked().contains("Dir("), "{}", daemon.asked());
+    assert_eq!(
+        daemon.document(&["unmount", "work"]),
+        json!({"session": SESSION, "mounts": [{"dir": "/mnt/w"}]})
+    );
+    assert!(daemon.asked().contains("Session(\"work\")"), "{}", daemon.asked());
+}
+
+#[test]
+fn list_and_show_tell_everything() {
+    let daemon = Daemon::start();
+    let text = daemon.says(&["list"]);
+    assert!(
+        text.contains(SESSION) && text.contains(SNAPSHOT) && text.contains("1970-01-01 00:00:01"),
+        "{text}"
+    );
+    let list = daemon.document(&["list"]);
+    assert_eq!((&list[0]["type"], &list[1]["type"]), (&json!("session"), &json!("snapshot")));
+    let session = daemon.document(&["show", "work"]);
+    assert_eq!(list[0], session);
+    assert_eq!(
+        session,
+        json!({
+            "type": "session", "id": SESSION, "name": "work", "base": SNAPSHOT, "parent": null,
+            "created": "1970-01-01T00:00:01.500000000Z", "created_ns": 1_500_000_000, "fork_depth": 0,
+            "mounts": [{"dir": "\"/mnt/w\\377\"", "dir_base64": "L21udC93/w==", "read_only": true,
+                        "allow_other": false, "transport": "fuser"}],
+            "changed_inodes": 3, "changed_bytes": 4096, "log_position": 0, "sealed": null,
+        })
+    );
+    assert!(daemon.says(&["show", "work"]).contains("3 inodes, 4.0 KiB"));
+}
+
+#[test]
+fn diff_has_lines_fields_histogram_patch_and_json() {
+    let daemon = Daemon::start();
+    assert_eq!(daemon.says(&["diff", "work"]), "M\tchanged\nD\tgone\nA\t\"new \\377\"\nR\tfrom\tto here\n");
+    let raw = daemon.ctl(&["diff", "work", "-z"]).stdout;
+    assert_eq!(raw, b"M\0changed\0D\0gone\0A\0new \xff\0R\0from\0to here\0");
+    assert_eq!(
+        daemon.says(&["diff", "work", "--stat"]),
+        concat!(
+            " changed         | 2 +-\n gone            | 1 -\n \"new \\377\"      | 1 +\n from => to here | 0\n",
+            " 4 files changed, 2 insertions(+), 2 deletions(-)\n"
+        )
+    );
+    let patch = daemon.says(&["diff", "work", "--patch"]);
+    assert!(daemon.asked().contains("expand_renames: true"));
+    assert!(
+        patch
+            .starts_with("diff --git a/changed b/changed\nold mode 100644\nnew mode 100755\n--- a/changed\n"),
+        "{patch}"
+    );
+    assert!(patch.contains("similarity index 100%\nrename from from\nrename to to here\n"), "{patch}");
+    let list = daemon.document(&["diff", "work", "--patch"]);
+    assert_eq!(list.as_array().unwrap().len(), 4);
+    assert_eq!(list[2]["path_base64"], "bmV3IP8=");
+    assert_eq!(list[3]["old_path"], "from");
+    assert_eq!(list[0]["new"], json!({"kind": "regular", "mode": "0755", "size": 4}));
+    let joined: String = (0..4).map(|i| list[i]["patch"].as_str().unwrap()).collect();
+    assert_eq!(joined, patch);
+    assert_eq!(daemon.document(&["diff", "work", "--stat"])[0]["added"], 1);
+}
+
+#[test]
+fn ls_and_cat_read_without_a_mount() {
+    let daemon = Daemon::start();
+    assert_eq!(daemon.says(&["ls", "work"]), "a file\n\"l\\303\\266nk\"\n");
+    let long = daemon.says(&["ls", "work", "dir", "--long"]);
+    assert!(
+        long.starts_with("-rw-r-----   2 4000000  4000001            12 1970-01-01 00:00:00 a file\n"),
+        "{long}"
+    );
+    assert!(long.ends_with(" \"l\\303\\266nk\" -> a file\n"), "{long}");
+    let list = daemon.document(&["ls", "work"]);
+    assert_eq!((&list[0]["mode"], &list[1]["target"]), (&json!("0640"), &json!("a file")));
+    assert_eq!(daemon.ctl(&["cat", "work", "odd"]).stdout, b"\x00\xff\n");
+    assert_eq!(daemon.document(&["cat", "work", "odd"])["content_base64"], "AP8K");
+    fails(&daemon.ctl(&["cat", "work", "none"]), 1, "there is no such path");
+}
+
+#[test]
+fn a_reader_that_has_enough_is_no_failure() {
+    let daemon = Daemon::start();
+    let mut child = ctl(daemon.dir())
+        .env("AETHERFS_SOCKET", daemon.socket())
+        .args(["cat", "work", "big"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut first = [0; 10];
+    child.stdout.take().unwrap().read_exact(&mut first).unwrap();
+    let out = child.wait_with_output().unwrap();
+    assert_eq!(out.status.code(), Some(0));
+    assert!(out.stderr.is_empty(), "{}", String::from_utf8_lossy(&out.stderr));
+}
+
+#[test]
+fn seal_discard_gc_fsck_and_stats() {
+    let daemon = Daemon::start();
+    assert_eq!(daemon.says(&["seal", "work"]), format!("{SNAPSHOT}\n"));
+    fails(&daemon.ctl(&["seal", "damaged"]), 2, "chunk abc is missing");
+    assert_eq!(daemon.says(&["discard", "a", "b"]), "");
+    fails(&daemon.ctl(&["discard", "mounted", "b"]), 1, "mounted: the session is mounted on /mnt/w");
+    let out = daemon.ctl(&["--json", "discard", "mounted", "b"]);
+    let list: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
+    assert_eq!((&list[0]["discarded"], &list[1]["discarded"]), (&json!(false), &json!(true)));
+    assert!(daemon.says(&["gc", "--dry-run"]).starts_with("would free 5 objects, 2.0 KiB"));
+    assert_eq!(daemon.document(&["gc"])["freed_bytes"], 2048);
+    let out = daemon.ctl(&["fsck"]);
+    assert_eq!(out.status.code(), Some(2));
+    assert!(
+        String::from_utf8_lossy(&out.stdout).starts_with("corrupt abc in packs/1 at 64: the bytes do not")
+    );
+    assert_eq!(daemon.document(&["fsck", "--repair"])["clean"], true);
+    assert!(daemon.says(&["stats"]).contains("fuse lookup"));
+    assert_eq!(daemon.document(&["stats"])["fuse_requests"], json!({"read": 9, "lookup": 8}));
+}
+
+#[test]
+fn doctor_adds_its_own_checks_and_says_no() {
+    let daemon = Daemon::start();
+    let out = daemon.ctl(&["--json", "doctor"]);
+    assert_eq!(out.status.code(), Some(1));
+    let document: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
+    assert_eq!(document["daemon_version"], "0.0.9");
+    let status = |name: &str| {
+        let checks = document["checks"].as_array().unwrap();
+        checks.iter().find(|check| check["name"] == name).map(|check| check["status"].clone()).unwrap()
+    };
+    assert_eq!(
+        (status("daemon"), status("version"), status("free space")),
+        (json!("ok"), json!("warn"), json!("bad"))
+    );
+}
+
+#[test]
+fn no_daemon_names_the_socket_and_the_way_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = ctl(dir.path()).args(["--socket", "none.sock", "list"]).output().unwrap();
+    fails(
+        &out,
+        2,
+        "no daemon answers on none.sock: there is no such socket. Start one: aetherfsd --state DIR",
+    );
+    let out = ctl(dir.path()).env("AETHERFS_STATE", dir.path()).arg("list").output().unwrap();
+    fails(&out, 2, &format!("Start one: aetherfsd --state {} &", dir.path().display()));
+    let out = ctl(dir.path()).env("AETHERFS_STATE", dir.path()).arg("doctor").output().unwrap();
+    assert_eq!(out.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&out.stdout).contains("no daemon answers"));
+    fails(&ctl(dir.path()).arg("nonsense").output().unwrap(), 2, "unrecognized subcommand");
+}
