@@ -1,0 +1,149 @@
+//! Operations on attributes: get, set, extended attributes.
+
+use std::sync::Arc;
+
+use cas::{Attrs, Time, xattrs::Xattrs};
+
+use super::{
+    Error, Result,
+    live::Session,
+    log::Purpose,
+    state::Effect,
+    tree::Found,
+};
+
+/// The longest name of an extended attribute, in bytes (XATTR_NAME_MAX).
+pub const XATTR_NAME_BYTES_MAX: usize = 255;
+/// The longest value, in bytes (XATTR_SIZE_MAX).
+pub const XATTR_VALUE_BYTES_MAX: usize = 64 << 10;
+/// All names and values of one inode, in bytes: what one record of the log and one object of the store hold with ease.
+pub const XATTRS_BYTES_MAX: usize = 1 << 20;
+
+/// What to set; the rest stays.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SetAttrs {
+    /// Permission bits.
+    pub mode: Option<u32>,
+    /// Owner.
+    pub uid: Option<u32>,
+    /// Group.
+    pub gid: Option<u32>,
+    /// Size in bytes, of a regular file.
+    pub size: Option<u64>,
+    /// Last access.
+    pub atime: Option<SetTime>,
+    /// Last change of the content.
+    pub mtime: Option<SetTime>,
+}
+
+/// A time to set.
+#[derive(Clone, Copy, Debug)]
+pub enum SetTime {
+    /// The present.
+    Now,
+    /// This one.
+    At(Time),
+}
+
+/// Whether an extended attribute must, or must not, be there already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SetXattr {
+    /// Either.
+    Any,
+    /// It must be new.
+    Create,
+    /// It must exist.
+    Replace,
+}
+
+impl Session {
+    /// The inode as it is now. Error: `Stale`.
+    pub fn stat(&self, ino: u64) -> Result<Found> {
+        self.found(&self.state.read(), ino)
+    }
+
+    /// Sets attributes and returns what they are now. Errors: `IsADirectory`, `FileTooBig`, `NoSpace`.
+    pub fn set_attrs(&self, ino: u64, set: SetAttrs) -> Result<Found> {
+        let now = self.shared.clock.now();
+        let time = |set: SetTime| match set {
+            SetTime::Now => now,
+            SetTime::At(time) => time,
+        };
+        let mut change = self.begin()?;
+        let found = change.found(ino)?;
+        change.adopt(&found)?;
+        if let Some(size) = set.size {
+            change.resize(&found, size)?;
+        }
+        let old = found.attrs;
+        let attrs = Attrs {
+            mode: set.mode.map_or(old.mode, |mode| mode & 0o7777),
+            uid: set.uid.unwrap_or(old.uid),
+            gid: set.gid.unwrap_or(old.gid),
+            size: set.size.unwrap_or(old.size),
+            mtime: set.mtime.map(time).or(set.size.map(|_| now)).unwrap_or(old.mtime),
+            ctime: now,
+            ..old
+        };
+        let atime = set.atime.map_or(found.atime, time);
+        change.push(Effect::Attrs(ino, attrs, atime));
+        let grows = set.size.is_none_or(|size| size > old.size);
+        change.commit(if grows { Purpose::Grow } else { Purpose::Shrink })?;
+        self.stat(ino)
+    }
+
+    /// All extended attributes. Errors: `Stale`, and what the store says.
+    pub fn xattrs(&self, ino: u64) -> Result<Xattrs> {
+        let found = self.found(&self.state.read(), ino)?;
+        found.xattrs(&self.shared.store)
+    }
+
+    /// Sets one extended attribute. Errors: `Exists`, `NoAttribute`, `TooLarge`.
+    pub fn set_xattr(&self, ino: u64, name: &[u8], value: &[u8], how: SetXattr) -> Result<()> {
+        if name.is_empty() || name.len() > XATTR_NAME_BYTES_MAX {
+            return Err(Error::TooLarge(XATTR_NAME_BYTES_MAX as u64));
+        }
+        if value.len() > XATTR_VALUE_BYTES_MAX {
+            return Err(Error::TooLarge(XATTR_VALUE_BYTES_MAX as u64));
+        }
+        self.change_xattrs(ino, Purpose::Grow, |xattrs| {
+            match (how, xattrs.contains_key(name)) {
+                (SetXattr::Create, true) => return Err(Error::Exists),
+                (SetXattr::Replace, false) => return Err(Error::NoAttribute),
+                _ => {}
+            }
+            xattrs.insert(name.to_vec(), value.to_vec());
+            let bytes: usize = xattrs.iter().map(|(name, value)| name.len() + value.len()).sum();
+            if bytes > XATTRS_BYTES_MAX { Err(Error::TooLarge(XATTRS_BYTES_MAX as u64)) } else { Ok(()) }
+        })
+    }
+
+    /// Removes one extended attribute. Error: `NoAttribute`.
+    pub fn remove_xattr(&self, ino: u64, name: &[u8]) -> Result<()> {
+        self.change_xattrs(ino, Purpose::Shrink, |xattrs| {
+            xattrs.remove(name).map(|_| ()).ok_or(Error::NoAttribute)
+        })
+    }
+
+    fn change_xattrs(
+        &self,
+        ino: u64,
+        purpose: Purpose,
+        edit: impl FnOnce(&mut Xattrs) -> Result<()>,
+    ) -> Result<()> {
+        let now = self.shared.clock.now();
+        let mut change = self.begin()?;
+        let found = change.found(ino)?;
+        let mut xattrs = found.xattrs(&self.shared.store)?;
+        edit(&mut xattrs)?;
+        change.adopt(&found)?;
+        change.push(Effect::Xattrs(ino, Arc::new(xattrs)));
+        change.set_attrs(&found, Attrs { ctime: now, ..found.attrs });
+        change.commit(purpose)
+    }
+
+    /// Bytes of a regular file that take space (what `st_blocks` counts, in bytes); 0 for other kinds.
+    pub fn data_bytes(&self, found: &Found) -> Result<u64> {
+        super::data::data_bytes(&self.shared.store, found)
+    }
+}

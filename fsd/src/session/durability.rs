@@ -1,0 +1,62 @@
+//! Group commit: one sync serves everybody who waits. Segments first, then the log, then the files that the log let go of.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::{Result, log::Log, segment::Pool};
+
+/// The log and the segments it refers to.
+#[derive(Debug)]
+pub struct Durability {
+    /// The log.
+    pub log: Log,
+    /// The segments.
+    pub pool: Arc<Pool>,
+    /// Held by the one sync that is under way. Nothing else is locked around it.
+    turn: Mutex<()>,
+}
+
+impl Durability {
+    /// Joins the two.
+    pub fn new(log: Log, pool: Arc<Pool>) -> Durability {
+        Durability { log, pool, turn: Mutex::new(()) }
+    }
+
+    /// Returns when everything that was recorded before the call survives power loss.
+    pub fn sync(&self) -> Result<()> {
+        let position = self.log.position();
+        if self.log.synced() >= position {
+            return Ok(());
+        }
+        let _turn = self.turn.lock();
+        // Whoever had the turn before may have done this one's work.
+        if self.log.synced() >= position {
+            return Ok(());
+        }
+        self.sync_now()
+    }
+
+    /// Syncs if anything changed, and removes the files of segments that the synced log no longer needs.
+    pub fn settle(&self) -> Result<()> {
+        let _turn = self.turn.lock();
+        if self.log.synced() < self.log.position() || self.pool.counts().1 > 0 {
+            self.sync_now()?;
+        }
+        if self.log.is_low() {
+            self.log.refill();
+        }
+        Ok(())
+    }
+
+    fn sync_now(&self) -> Result<()> {
+        // Taken before the log is synced: the records that let go of these segments are in it already.
+        let dead = self.pool.dead();
+        // What is recorded from here on may name bytes that this sync misses.
+        let covered = self.log.position();
+        self.pool.sync()?;
+        self.log.sync(covered)?;
+        self.pool.bury(&dead)?;
+        Ok(())
+    }
+}

@@ -1,0 +1,439 @@
+//! The engine: all sessions of a host, over one store and one log.
+//!
+//! Locks: `naming`, then a session's own, then `sessions`, which is only held to look up or insert. The store's hold is
+//! taken around all of them by what puts objects there that nothing refers to yet (an import, a seal).
+
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use cas::{
+    Attrs, Digest, Snapshot, SnapshotId, Store, Time, base32,
+    disk::Disk,
+    store::{GcProgress, GcReport, Roots},
+};
+use parking_lot::{Mutex, RwLock};
+
+use super::{
+    Boot, Clock, Entropy, Error, Limits, Result, SessionId,
+    durability::Durability,
+    inode::{BaseDir, Body, ROOT, XattrSet},
+    live::{Session, Shared},
+    log::Purpose,
+    recover::Recovery,
+    record::{Meta, Record, anchor},
+    replay::Replay,
+    seal::{SealProgress, Sealed},
+    segment::Pool,
+    state::{Effect, State},
+};
+
+/// The longest label, in bytes.
+pub const NAME_BYTES_MAX: usize = 128;
+/// Characters of an ID that must at least be given, behind its prefix.
+pub const ID_CHARS_MIN: usize = 8;
+/// What the engine is built on.
+pub struct Parts {
+    /// The state directory.
+    pub disk: Arc<dyn Disk>,
+    /// The store in it.
+    pub store: Store,
+    /// Tells the time.
+    pub clock: Arc<dyn Clock>,
+    /// Makes IDs.
+    pub entropy: Arc<dyn Entropy>,
+    /// Which run of the machine this is.
+    pub boot: Boot,
+    /// Go on with what the log still holds when part of it is damaged.
+    pub accept_loss: bool,
+    /// Bounds; the defaults are right for a host.
+    pub limits: Limits,
+}
+
+/// All sessions of a host.
+pub struct Engine {
+    shared: Arc<Shared>,
+    entropy: Arc<dyn Entropy>,
+    empty: SnapshotId,
+    sessions: RwLock<HashMap<SessionId, Arc<Session>>>,
+    naming: Mutex<()>,
+}
+
+/// What an ID or a name stands for.
+#[derive(Clone, Debug)]
+pub enum Target {
+    /// A session.
+    Session(Arc<Session>),
+    /// A snapshot.
+    Snapshot(SnapshotId),
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine").field("sessions", &self.sessions.read().len()).finish_non_exhaustive()
+    }
+}
+
+impl Engine {
+    /// Replays the log. Errors: `Damaged`, `Newer`, `Io`, and what the store says.
+    pub fn open(parts: Parts) -> Result<Engine> {
+        let Parts { disk, store, clock, entropy, boot, accept_loss, limits } = parts;
+        let pool = Pool::open(Arc::clone(&disk), limits)?;
+        let mut recovery = Recovery::new(Arc::clone(&pool));
+        let replay = Replay::open(Arc::clone(&disk), boot, accept_loss)?;
+        replay.each(|position, body| recovery.replay(position, body))?;
+        let recovered = recovery.finish()?;
+        // Bytes, then the records that name them, then what no record needs any more.
+        pool.adopt(&recovered.used);
+        pool.sync()?;
+        let log = replay.finish(boot, limits)?;
+        pool.sweep(&recovered.used)?;
+        let empty = store_empty(&store)?;
+        let durability = Durability::new(log, pool);
+        let epochs = AtomicU64::new(recovered.epoch);
+        let shared = Arc::new(Shared { disk, store, durability, clock, epochs, limits });
+        let sessions = recovered
+            .sessions
+            .into_iter()
+            .map(|r| (r.meta.id, Arc::new(Session::new(Arc::clone(&shared), r.meta, r.state, r.anchor))))
+            .collect();
+        Ok(Engine {
+            shared,
+            entropy,
+            empty,
+            sessions: RwLock::new(sessions),
+            naming: Mutex::new(()),
+        })
+    }
+
+    /// The store.
+    pub fn store(&self) -> &Store {
+        &self.shared.store
+    }
+
+    /// The disk under the state.
+    pub fn disk(&self) -> &Arc<dyn Disk> {
+        &self.shared.disk
+    }
+
+    /// Log and segments.
+    pub fn durability(&self) -> &Durability {
+        &self.shared.durability
+    }
+
+    /// The clock.
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        &self.shared.clock
+    }
+
+    /// All sessions, oldest first.
+    pub fn sessions(&self) -> Vec<Arc<Session>> {
+        let mut sessions: Vec<_> = self.sessions.read().values().cloned().collect();
+        sessions.sort_by_key(|session| (session.meta.created, session.meta.id));
+        sessions
+    }
+
+    /// A new session: over `from`, or empty and owned by `owner` (user, group). Errors: `NameTaken`, `NoSpace`, and an unknown
+    /// snapshot.
+    pub fn create(
+        &self,
+        from: Option<SnapshotId>,
+        name: Option<String>,
+        owner: (u32, u32),
+    ) -> Result<Arc<Session>> {
+        let _naming = self.naming.lock();
+        self.check_name(name.as_deref())?;
+        let now = self.shared.clock.now();
+        let base = from.unwrap_or(self.empty);
+        let store = &self.shared.store;
+        let mut state = State::of_snapshot(store, base)?;
+        state.epoch = self.shared.next_epoch();
+        if from.is_none() {
+            let root = state.root();
+            let attrs = Attrs { uid: owner.0, gid: owner.1, mtime: now, ctime: now, ..root.attrs };
+            state.apply(&Effect::Attrs(ROOT, attrs, now));
+        }
+        let meta = Meta { id: self.entropy.session_id(), name, parent: None, origin: base, depth: 0, created: now };
+        let log = &self.shared.durability.log;
+        let position = log.position();
+        for record in anchor(&meta, &state, self.shared.limits.part_bytes) {
+            log.append(Purpose::Grow, |out| record.encode(out))?;
+        }
+        Ok(self.insert(Session::new(Arc::clone(&self.shared), meta, state, position)))
+    }
+
+    /// A new session that is what `parent` is now. One record, whatever the size, while the parent is in use. Errors:
+    /// `NameTaken`, `NoSpace`.
+    pub fn fork(&self, parent: &Session, name: Option<String>) -> Result<Arc<Session>> {
+        let _naming = self.naming.lock();
+        self.check_name(name.as_deref())?;
+        let meta = Meta {
+            id: self.entropy.session_id(),
+            name,
+            parent: Some(parent.meta.id),
+            origin: parent.meta.origin,
+            depth: parent.meta.depth + 1,
+            created: self.shared.clock.now(),
+        };
+        let _gate = parent.gate.write();
+        let mut state = parent.state.write();
+        parent.check_alive()?;
+        let record = Record::Fork { parent: parent.meta.id, meta: meta.clone() };
+        self.shared.durability.log.append(Purpose::Grow, |out| record.encode(out))?;
+        state.epoch = self.shared.next_epoch();
+        let mut child = state.clone();
+        child.epoch = self.shared.next_epoch();
+        child.drop_orphans();
+        let anchor = parent.anchor.load(Ordering::Acquire);
+        // Under the parent's lock: a seal that moves the parent's anchor, and a trim after it, must know of this one.
+        Ok(self.insert(Session::new(Arc::clone(&self.shared), meta, child, anchor)))
+    }
+
+    /// Ends a session and lets go of its space. The caller made sure that it is not mounted.
+    pub fn discard(&self, session: &Session) -> Result<()> {
+        let _naming = self.naming.lock();
+        let mut state = session.state.write();
+        session.check_alive()?;
+        let record = Record::Discard(session.meta.id);
+        self.shared.durability.log.append(Purpose::Shrink, |out| record.encode(out))?;
+        session.discarded.store(true, Ordering::Release);
+        self.sessions.write().remove(&session.meta.id);
+        let orphaned = std::mem::replace(&mut state.inodes, imbl::OrdMap::new());
+        state.dirs = imbl::OrdMap::new();
+        drop(state);
+        session.cursor.lock().retire();
+        // Outside the locks: letting go of a hundred thousand inodes takes a while.
+        drop(orphaned);
+        Ok(())
+    }
+
+    /// Seals a session. With `keep` the snapshot is listed and stays until it is removed; without, it lives with the session.
+    pub fn seal(
+        &self,
+        session: &Session,
+        keep: bool,
+        progress: &mut dyn FnMut(SealProgress),
+    ) -> Result<Sealed> {
+        let _hold = self.shared.store.hold();
+        let sealed = session.seal(progress)?;
+        if keep {
+            self.shared.store.keep(sealed.snapshot, None, self.shared.clock.now())?;
+        }
+        Ok(sealed)
+    }
+
+    /// Imports a directory as a snapshot and keeps it.
+    pub fn import(
+        &self,
+        source: &std::path::Path,
+        name: Option<&str>,
+        progress: &(dyn Fn(cas::import::Progress) + Sync),
+        cancel: &std::sync::atomic::AtomicBool,
+    ) -> Result<cas::import::Imported> {
+        check_label(name)?;
+        let _hold = self.shared.store.hold();
+        let imported = cas::import::import(&self.shared.store, source, progress, cancel)?;
+        self.shared.store.keep(imported.id, name, self.shared.clock.now())?;
+        Ok(imported)
+    }
+
+    /// Takes a snapshot off the list. Error: `InUse` if a session stands on it.
+    pub fn forget_snapshot(&self, id: SnapshotId) -> Result<()> {
+        let _naming = self.naming.lock();
+        if let Some(session) = self.sessions().iter().find(|session| session.meta.origin == id) {
+            return Err(Error::InUse(id, session.meta.id));
+        }
+        Ok(self.shared.store.forget(id)?)
+    }
+
+    /// Frees what no snapshot and no session reaches. Waits for imports and seals that are under way.
+    pub fn gc(
+        &self,
+        dry_run: bool,
+        progress: &mut dyn FnMut(GcProgress),
+    ) -> Result<GcReport> {
+        self.shared.durability.settle()?;
+        Ok(self.shared.store.gc(|| Ok(self.gc_roots()), dry_run, progress)?)
+    }
+
+    /// What sessions refer to in the store. Asked for while no seal is under way.
+    fn gc_roots(&self) -> Roots {
+        let mut roots = Roots::default();
+        roots.snapshots.push(self.empty);
+        for session in self.sessions() {
+            let state = session.peek();
+            roots.snapshots.extend([state.base, session.meta.origin]);
+            for inode in state.inodes.values() {
+                match &inode.body {
+                    Body::File(file) => roots.contents.extend(file.base.map(|blob| blob.content)),
+                    Body::Dir(base) => roots.dirs.extend(base.as_ref().map(BaseDir::digest)),
+                    Body::Symlink(_) | Body::Special => {}
+                }
+                if let XattrSet::Base(digest) = inode.xattrs {
+                    roots.xattrs.extend(digest);
+                }
+            }
+        }
+        roots
+    }
+
+    /// What a person or a script typed: a whole ID, a unique prefix of one, or a name. Errors: `Unknown`, `Ambiguous`,
+    /// `MalformedId`.
+    pub fn resolve(&self, text: &str) -> Result<Target> {
+        if text.starts_with(SessionId::PREFIX) {
+            return self.session_by_id(text).map(Target::Session);
+        }
+        if text.starts_with(SnapshotId::PREFIX) {
+            return Ok(Target::Snapshot(self.shared.store.unique_snapshot(text)?));
+        }
+        let named = self.sessions.read().values().find(|s| s.meta.name.as_deref() == Some(text)).cloned();
+        match (named, self.shared.store.named(text)?) {
+            (Some(session), None) => Ok(Target::Session(session)),
+            (None, Some(snapshot)) => Ok(Target::Snapshot(snapshot)),
+            (Some(session), Some(snapshot)) => Err(Error::Ambiguous {
+                text: text.into(),
+                candidates: vec![session.meta.id.to_string(), snapshot.to_string()],
+            }),
+            (None, None) => Err(Error::Unknown(text.into())),
+        }
+    }
+
+    /// Like [`Engine::resolve`] where only a session will do; a snapshot of the same name does not make it ambiguous.
+    pub fn session(&self, text: &str) -> Result<Arc<Session>> {
+        if text.starts_with(SessionId::PREFIX) {
+            return self.session_by_id(text);
+        }
+        let named = self.sessions.read().values().find(|s| s.meta.name.as_deref() == Some(text)).cloned();
+        named.ok_or_else(|| Error::Unknown(text.into()))
+    }
+
+    /// Like [`Engine::resolve`] where only a snapshot will do.
+    pub fn snapshot(&self, text: &str) -> Result<SnapshotId> {
+        if text.starts_with(SnapshotId::PREFIX) {
+            return Ok(self.shared.store.unique_snapshot(text)?);
+        }
+        self.shared.store.named(text)?.ok_or_else(|| Error::Unknown(text.into()))
+    }
+
+    fn session_by_id(&self, text: &str) -> Result<Arc<Session>> {
+        let malformed = |reason| Error::MalformedId { text: text.into(), reason };
+        let digits = &text[SessionId::PREFIX.len()..];
+        let digits =
+            base32::canonical(digits).ok_or_else(|| malformed("it has characters that base32 lacks"))?;
+        if digits.len() > SessionId::CHARS {
+            return Err(malformed("a session ID has 16 characters behind ses_"));
+        }
+        if digits.len() < ID_CHARS_MIN {
+            return Err(malformed("at least 8 characters behind ses_ are needed"));
+        }
+        let whole = format!("{}{digits}", SessionId::PREFIX);
+        let sessions = self.sessions.read();
+        let mut fits = sessions.values().filter(|s| s.meta.id.to_string().starts_with(&whole));
+        match (fits.next(), fits.next()) {
+            (None, _) => Err(Error::Unknown(text.into())),
+            (Some(one), None) => Ok(Arc::clone(one)),
+            (Some(a), Some(b)) => Err(Error::Ambiguous {
+                text: text.into(),
+                candidates: [a, b].into_iter().chain(fits).take(8).map(|s| s.meta.id.to_string()).collect(),
+            }),
+        }
+    }
+
+    fn check_name(&self, name: Option<&str>) -> Result<()> {
+        check_label(name)?;
+        let Some(name) = name else { return Ok(()) };
+        match self.sessions.read().values().find(|s| s.meta.name.as_deref() == Some(name)) {
+            Some(holder) => Err(Error::NameTaken { name: name.into(), holder: holder.meta.id }),
+            None => Ok(()),
+        }
+    }
+
+    fn insert(&self, session: Session) -> Arc<Session> {
+        let session = Arc::new(session);
+        self.sessions.write().insert(session.meta.id, Arc::clone(&session));
+        session
+    }
+
+    /// What is to be done every second or so: bounds what power loss can take, the length of the log, and how long a quiet
+    /// session keeps its changes in segments. Failures are logged and tried again the next time.
+    pub fn tick(&self) {
+        if let Err(error) = self.shared.durability.settle() {
+            tracing::error!(%error, "cannot sync; changes since the last sync would not survive power loss");
+            return;
+        }
+        let log = &self.shared.durability.log;
+        let crowded = log.position() - log.start() > self.shared.limits.log_bytes_max;
+        let old = log.position().saturating_sub(self.shared.limits.log_bytes_max / 2);
+        let now = self.shared.clock.monotonic_us();
+        for session in self.sessions() {
+            let quiet_us = now.saturating_sub(session.changed_us.load(Ordering::Relaxed));
+            let holds_log = crowded && session.anchor.load(Ordering::Acquire) < old;
+            let idle = quiet_us > self.shared.limits.idle_us && session.has_changes();
+            if holds_log || idle {
+                self.relieve(&session);
+            }
+        }
+        if let Err(error) = self.trim() {
+            tracing::warn!(%error, "cannot trim the log");
+        }
+    }
+
+    /// Seals, or at least writes an anchor, so that the log may be trimmed.
+    fn relieve(&self, session: &Session) {
+        let sealed = self.seal(session, false, &mut |_| {}).map(|_| ());
+        if let Err(error) = sealed.or_else(|_| session.write_anchor()) {
+            tracing::warn!(%error, session = %session.meta.id, "cannot seal in the background");
+        }
+    }
+
+    fn trim(&self) -> Result<()> {
+        // Read before the sync: what it says is durable afterwards.
+        let log = &self.shared.durability.log;
+        let position = log.position();
+        let needed = self.sessions().iter().map(|s| s.anchor.load(Ordering::Acquire)).min().unwrap_or(position);
+        if needed > log.start() + self.shared.limits.log_bytes_max / 4 {
+            self.shared.durability.sync()?;
+            log.trim(needed)?;
+        }
+        Ok(())
+    }
+
+    /// Makes everything durable, before the daemon ends.
+    pub fn close(&self) -> Result<()> {
+        self.sessions().iter().for_each(|session| session.cursor.lock().retire());
+        self.shared.durability.settle()
+    }
+}
+
+fn check_label(name: Option<&str>) -> Result<()> {
+    let Some(name) = name else { return Ok(()) };
+    let malformed = |reason| Err(Error::MalformedId { text: name.into(), reason });
+    if name.is_empty() || name.len() > NAME_BYTES_MAX {
+        return malformed("a name has 1 to 128 bytes");
+    }
+    if name.starts_with(SessionId::PREFIX) || name.starts_with(SnapshotId::PREFIX) {
+        return malformed("a name must not look like an ID");
+    }
+    if name.chars().any(|c| c.is_control() || c == '/' || c.is_whitespace()) {
+        return malformed("a name has no slashes, spaces or control characters");
+    }
+    Ok(())
+}
+
+/// The snapshot of an empty tree: the base of sessions that begin with nothing.
+fn store_empty(store: &Store) -> Result<SnapshotId> {
+    let mut writer = store.writer()?;
+    let (dir, _) = writer.put_dir(Vec::new())?;
+    let zero = Time::default();
+    let attrs =
+        Attrs { mode: 0o755, uid: 0, gid: 0, nlink: 2, rdev: 0, size: 0, mtime: zero, ctime: zero };
+    let xattrs: Option<Digest> = None;
+    let id = writer.put_snapshot(&Snapshot { attrs, xattrs, dir })?;
+    writer.finish()?;
+    Ok(id)
+}

@@ -1,0 +1,51 @@
+//! The engine: sessions over a store, forked in one record, recovered from a log.
+//!
+//! Synchronous, and pure but for what it is given: clock, randomness and disk arrive as arguments. It has never heard of
+//! errno, FUSE, tokio or protobuf. `docs/ARCHITECTURE.md` says how the parts work together.
+
+mod ambient;
+mod attributes;
+mod codec;
+mod data;
+mod diff;
+mod durability;
+mod engine;
+mod error;
+mod extent;
+mod id;
+mod inode;
+mod known;
+mod limits;
+mod listing;
+mod live;
+mod log;
+mod log_file;
+mod name;
+mod names;
+mod record;
+mod recover;
+mod replay;
+mod seal;
+mod segment;
+mod state;
+mod tree;
+
+pub use ambient::{Boot, Clock, Entropy};
+pub use attributes::{SetAttrs, SetTime, SetXattr, XATTR_NAME_BYTES_MAX, XATTR_VALUE_BYTES_MAX};
+pub use data::{Allocate, FILE_BYTES_MAX, Seek, data_bytes};
+pub use diff::{Difference, Side, diff};
+pub use durability::Durability;
+pub use engine::{Engine, Parts, Target};
+pub use error::{Error, Result};
+pub use id::SessionId;
+pub use inode::{INODES_MAX, ROOT, has_few_extents};
+pub use limits::Limits;
+pub use live::Session;
+pub use log::Log;
+pub use name::{NAME_BYTES_MAX, Name, parse_path};
+pub use names::{New, Rename};
+pub use record::Meta;
+pub use seal::{SealProgress, Sealed};
+pub use segment::Pool;
+pub use state::State;
+pub use tree::{DirNode, Found, Source};

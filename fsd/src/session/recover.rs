@@ -1,0 +1,147 @@
+//! Replaying the log into the sessions that it describes. The same [`State::apply`] that made the changes makes them again.
+
+use std::{collections::HashMap, sync::Arc};
+
+use super::{
+    Error, Result, SessionId,
+    extent::Data,
+    inode::{Body, ROOT},
+    record::{Meta, Record},
+    segment::Pool,
+    state::{Effect, State},
+};
+
+/// A session as the log describes it.
+#[derive(Debug)]
+pub struct Recovered {
+    /// Its identity.
+    pub meta: Meta,
+    /// Its content.
+    pub state: State,
+    /// The position from which the log describes it.
+    pub anchor: u64,
+}
+
+/// All that the log describes.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The sessions.
+    pub sessions: Vec<Recovered>,
+    /// The highest epoch among them.
+    pub epoch: u64,
+    /// Segments that they refer to, and where the last byte in use ends.
+    pub used: HashMap<u64, u64>,
+}
+
+/// A replay under way.
+pub struct Recovery {
+    pool: Arc<Pool>,
+    sessions: HashMap<SessionId, Recovered>,
+    /// Parts of anchors whose last record was not met yet, with the position of the first.
+    parts: HashMap<SessionId, (u64, u32, Vec<Effect>)>,
+    epoch: u64,
+}
+
+impl Recovery {
+    /// Nothing replayed yet.
+    pub fn new(pool: Arc<Pool>) -> Recovery {
+        Recovery { pool, sessions: HashMap::new(), parts: HashMap::new(), epoch: 0 }
+    }
+
+    /// Replays one record. A session of which no anchor was met yet is skipped: its own comes later in the log, or it was
+    /// discarded.
+    pub fn replay(&mut self, position: u64, body: &[u8]) -> Result<()> {
+        let record = Record::decode(body, &self.pool).ok_or_else(|| Error::Damaged {
+            path: "log".into(),
+            position,
+            reason: "a record with a good checksum is malformed; it was not written by this program".into(),
+        })?;
+        match record {
+            Record::Part { id, index, effects } => {
+                let parts = self.parts.entry(id).or_insert((position, 0, Vec::new()));
+                if index == 0 {
+                    *parts = (position, 0, Vec::new());
+                }
+                parts.1 = index + 1;
+                parts.2.extend(effects);
+            }
+            Record::Anchor { meta, base, next_ino, parts, effects } => {
+                let (anchor, count, mut all) = match parts {
+                    0 => (position, 0, Vec::new()),
+                    _ => self.parts.remove(&meta.id).unwrap_or((position, 0, Vec::new())),
+                };
+                if count == parts {
+                    all.extend(effects);
+                    let state = self.sum_up(base, next_ino, &all);
+                    self.sessions.insert(meta.id, Recovered { meta, state, anchor });
+                }
+            }
+            Record::Fork { parent, meta } => {
+                let (epoch, child_epoch) = (self.next_epoch(), self.next_epoch());
+                if let Some(parent) = self.sessions.get_mut(&parent) {
+                    parent.state.epoch = epoch;
+                    let mut state = State { epoch: child_epoch, ..parent.state.clone() };
+                    state.drop_orphans();
+                    let anchor = parent.anchor;
+                    self.sessions.insert(meta.id, Recovered { meta, state, anchor });
+                }
+            }
+            Record::Discard(id) => {
+                self.sessions.remove(&id);
+                self.parts.remove(&id);
+            }
+            Record::Apply(id, effects) => {
+                if let Some(session) = self.sessions.get_mut(&id) {
+                    effects.iter().for_each(|effect| session.state.apply(effect));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn next_epoch(&mut self) -> u64 {
+        self.epoch += 1;
+        self.epoch
+    }
+
+    fn sum_up(&mut self, base: cas::SnapshotId, next_ino: u64, effects: &[Effect]) -> State {
+        let mut state = State {
+            base,
+            inodes: imbl::OrdMap::new(),
+            dirs: imbl::OrdMap::new(),
+            orphans: imbl::OrdSet::new(),
+            next_ino,
+            epoch: self.next_epoch(),
+        };
+        effects.iter().for_each(|effect| state.apply(effect));
+        // Another session's anchor may name the same extents.
+        state.epoch = self.next_epoch();
+        state
+    }
+
+    /// What the log describes in the end, without what nobody can hold any more.
+    pub fn finish(mut self) -> Result<Outcome> {
+        self.parts.clear();
+        let mut used: HashMap<u64, u64> = HashMap::new();
+        for session in self.sessions.values_mut() {
+            session.state.drop_orphans();
+            if !session.state.inodes.contains_key(&ROOT) {
+                return Err(Error::Damaged {
+                    path: "log".into(),
+                    position: session.anchor,
+                    reason: format!("{} has no root directory", session.meta.id),
+                });
+            }
+            for inode in session.state.inodes.values() {
+                let Body::File(file) = &inode.body else { continue };
+                for (_, extent) in file.extents.iter() {
+                    if let Data::Segment { segment, offset, .. } = &extent.data {
+                        let end = used.entry(segment.id()).or_default();
+                        *end = (*end).max(offset + extent.len);
+                    }
+                }
+            }
+        }
+        Ok(Outcome { sessions: self.sessions.into_values().collect(), epoch: self.epoch, used })
+    }
+}

@@ -1,0 +1,389 @@
+//! Sealing: a session's changes become a snapshot in the store, and the live session goes on over that.
+//!
+//! Three steps. The cut is cloned, which makes its extents shared, hence frozen. The store gets what changed, bottom-up,
+//! without any lock of the session. Then, under the lock, the live state is rebased: what did not change since the cut is
+//! dropped, what did is expressed against the new base, and the log gets an anchor that says so.
+
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    io,
+    ops::Range,
+    sync::{Arc, atomic::Ordering},
+};
+
+use cas::{
+    Content, Digest, Kind, Snapshot, SnapshotId, Store,
+    blob::{Previous, Source as BlobSource},
+    dir::{Dir, DirEntry, OwnedNode, Totals},
+    store::{Writer, Written},
+};
+
+use super::{
+    Error, Name, Result,
+    data::{fill, next_data},
+    extent::FileBody,
+    inode::{BaseDir, Body, Inode, ROOT, XattrSet},
+    live::Session,
+    log::Purpose,
+    record::anchor,
+    state::{Change, DirDelta, State},
+    tree::{DirNode, Found, Place, Source},
+};
+
+/// How far a seal is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SealProgress {
+    /// Directories written.
+    pub dirs_done: u64,
+    /// Directories to write.
+    pub dirs: u64,
+    /// Bytes of changed files stored.
+    pub bytes_done: u64,
+}
+
+/// What a seal gave.
+#[derive(Clone, Copy, Debug)]
+pub struct Sealed {
+    /// The snapshot.
+    pub snapshot: SnapshotId,
+    /// What the store got.
+    pub written: Written,
+}
+
+impl Session {
+    /// Writes all changes into the store and goes on over the snapshot that this gives. An unchanged session gives its base.
+    /// The caller keeps the store's garbage collection away until the snapshot is rooted somewhere. Errors: `NoSpace`, and
+    /// what the store says; the session is then as it was.
+    pub(super) fn seal(&self, progress: &mut dyn FnMut(SealProgress)) -> Result<Sealed> {
+        let _one_at_a_time = self.sealing.lock();
+        let cut = self.freeze();
+        let store = &self.shared.store;
+        let mut writing = Writing::new(store, &cut)?;
+        let root = writing.run(progress)?;
+        let (snapshot, sealed, written) = writing.finish(root)?;
+        let moved = sealed.places(store, &cut)?;
+
+        let mut state = self.state.write();
+        self.check_alive()?;
+        let rebased = sealed.rebase(&state, &cut, snapshot);
+        let log = &self.shared.durability.log;
+        let position = log.position();
+        for record in anchor(&self.meta, &rebased, self.shared.limits.part_bytes) {
+            log.append(Purpose::Grow, |out| record.encode(out))?;
+        }
+        self.anchor.store(position, Ordering::Release);
+        for (&dir, delta) in &cut.dirs {
+            let base = cut.inodes.get(&dir).and_then(|inode| match &inode.body {
+                Body::Dir(Some(base)) => base.open(store).ok().cloned(),
+                _ => None,
+            });
+            self.listings.freeze(dir, base, delta.clone());
+        }
+        for (ino, place, parent) in moved {
+            self.known.relocate(ino, place, parent);
+        }
+        *state = rebased;
+        drop(state);
+        self.cursor.lock().retire();
+        Ok(Sealed { snapshot, written })
+    }
+
+    /// Writes the session's state into the log anew, so that the log before need not be kept for it.
+    pub(super) fn write_anchor(&self) -> Result<()> {
+        let state = self.state.write();
+        self.check_alive()?;
+        let log = &self.shared.durability.log;
+        let position = log.position();
+        for record in anchor(&self.meta, &state, self.shared.limits.part_bytes) {
+            log.append(Purpose::Grow, |out| record.encode(out))?;
+        }
+        self.anchor.store(position, Ordering::Release);
+        Ok(())
+    }
+}
+
+/// A cut on its way into the store.
+struct Writing<'a> {
+    store: &'a Store,
+    cut: &'a State,
+    writer: Writer,
+    /// Untouched directories that hold a further name of a changed hard-linked inode, with their parents.
+    extra: HashMap<u64, (u64, Digest)>,
+    sealed: SealedDirs,
+    progress: SealProgress,
+}
+
+/// The directories that a seal wrote: number to object.
+#[derive(Debug, Default)]
+struct SealedDirs(HashMap<u64, (Digest, Totals)>);
+
+impl<'a> Writing<'a> {
+    fn new(store: &'a Store, cut: &'a State) -> Result<Writing<'a>> {
+        let extra = linked_dirs(store, cut)?;
+        let writer = store.writer()?;
+        Ok(Writing { store, cut, writer, extra, sealed: SealedDirs::default(), progress: SealProgress::default() })
+    }
+
+    /// Writes every directory that may differ from the base, children first. Returns the root's.
+    fn run(&mut self, progress: &mut dyn FnMut(SealProgress)) -> Result<Digest> {
+        let order = self.top_down();
+        self.progress.dirs = order.len() as u64;
+        for &dir in order.iter().rev() {
+            let node = self.node(dir)?;
+            let written = self.write_dir(&node)?;
+            self.sealed.0.insert(dir, written);
+            self.progress.dirs_done += 1;
+            progress(self.progress);
+        }
+        Ok(self.sealed.0[&ROOT].0)
+    }
+
+    /// Changed directories and extra ones, each behind its parent. No recursion: trees may be deeper than a stack.
+    fn top_down(&self) -> Vec<u64> {
+        let mut children: HashMap<u64, Vec<u64>> = HashMap::new();
+        for (&ino, inode) in &self.cut.inodes {
+            if inode.kind == Kind::Dir && ino != ROOT && !self.cut.orphans.contains(&ino) {
+                children.entry(inode.parent).or_default().push(ino);
+            }
+        }
+        for (&ino, &(parent, _)) in &self.extra {
+            children.entry(parent).or_default().push(ino);
+        }
+        let (mut order, mut queue) = (Vec::new(), VecDeque::from([ROOT]));
+        while let Some(dir) = queue.pop_front() {
+            order.push(dir);
+            queue.extend(children.get(&dir).into_iter().flatten());
+        }
+        order
+    }
+
+    fn node(&self, dir: u64) -> Result<DirNode> {
+        let base = match (self.cut.inodes.get(&dir), self.extra.get(&dir)) {
+            (Some(inode), _) => match &inode.body {
+                Body::Dir(Some(base)) => Some(base.open(self.store)?.clone()),
+                _ => None,
+            },
+            (None, Some(&(_, digest))) => Some(Dir::open(self.store, digest)?),
+            (None, None) => return Err(Error::Stale(dir)),
+        };
+        Ok(DirNode { ino: dir, base })
+    }
+
+    fn write_dir(&mut self, dir: &DirNode) -> Result<(Digest, Totals)> {
+        let entries = self.cut.entries(dir)?;
+        let mut list = Vec::with_capacity(entries.len());
+        for (name, found) in entries {
+            list.push(self.entry(name, &found)?);
+        }
+        Ok(self.writer.put_dir(list)?)
+    }
+
+    fn entry(&mut self, name: Name, found: &Found) -> Result<DirEntry> {
+        let inode = found.inode()?;
+        let mut totals = Totals::default();
+        let node = match (&inode.body, found.kind) {
+            (Body::File(file), _) => OwnedNode::File(self.put_file(file, found.attrs.size)?),
+            (Body::Dir(base), _) => {
+                let (digest, below) = match (self.sealed.0.get(&found.ino), base) {
+                    (Some(&written), _) => written,
+                    (None, Some(base)) => (base.digest(), base.open(self.store)?.totals()),
+                    (None, None) => return Err(Error::Stale(found.ino)),
+                };
+                totals = below;
+                OwnedNode::Dir(digest)
+            }
+            (Body::Symlink(target), _) => OwnedNode::Symlink(target.to_vec()),
+            (Body::Special, Kind::CharDevice) => OwnedNode::CharDevice,
+            (Body::Special, Kind::BlockDevice) => OwnedNode::BlockDevice,
+            (Body::Special, Kind::Socket) => OwnedNode::Socket,
+            (Body::Special, _) => OwnedNode::Fifo,
+        };
+        let xattrs = self.put_xattrs(&inode)?;
+        let name = name.as_bytes().to_vec();
+        Ok(DirEntry { name, ino: found.ino, attrs: found.attrs, node, xattrs, totals })
+    }
+
+    fn put_xattrs(&mut self, inode: &Inode) -> Result<Option<Digest>> {
+        Ok(match &inode.xattrs {
+            XattrSet::Base(digest) => *digest,
+            XattrSet::Own(own) => self.writer.put_xattrs(own)?,
+        })
+    }
+
+    fn put_file(&mut self, file: &FileBody, size: u64) -> Result<Content> {
+        if size == 0 {
+            return Ok(Content::Empty);
+        }
+        if let Some(blob) = &file.base
+            && file.extents.is_empty()
+            && file.base_visible == blob.size
+            && size == blob.size
+        {
+            return Ok(blob.content);
+        }
+        let mut changed: Vec<Range<u64>> =
+            file.extents.iter().map(|(start, extent)| start..start + extent.len).collect();
+        if let Some(blob) = &file.base {
+            let cut = file.base_visible..blob.size.max(size);
+            changed.extend(Some(cut).filter(|cut| !cut.is_empty()));
+            changed.sort_by_key(|range| range.start);
+        }
+        let previous =
+            file.base.as_ref().map(|b| Previous { content: &b.content, size: b.size, changed: &changed });
+        let content = self.writer.put_file(size, &FileSource { store: self.store, file, size }, previous)?;
+        self.progress.bytes_done += size;
+        Ok(content)
+    }
+
+    fn finish(mut self, dir: Digest) -> Result<(SnapshotId, SealedDirs, Written)> {
+        let root = self.cut.root();
+        let xattrs = self.put_xattrs(&Arc::clone(root))?;
+        let snapshot = self.writer.put_snapshot(&Snapshot { attrs: root.attrs, xattrs, dir })?;
+        Ok((snapshot, self.sealed, self.writer.finish()?))
+    }
+}
+
+/// A changed file as the chunker reads it.
+struct FileSource<'a> {
+    store: &'a Store,
+    file: &'a FileBody,
+    size: u64,
+}
+
+impl BlobSource for FileSource<'_> {
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        fill(self.store, self.file, offset, buf).map_err(io::Error::other)
+    }
+
+    fn next_data(&self, offset: u64) -> io::Result<Option<Range<u64>>> {
+        next_data(self.store, self.file, self.size, offset).map_err(io::Error::other)
+    }
+}
+
+/// Finds the untouched directories of the base that have a name for a changed inode with several names. Looks only into
+/// subtrees whose totals say that there are such names.
+pub(super) fn linked_dirs(store: &Store, state: &State) -> Result<HashMap<u64, (u64, Digest)>> {
+    let linked: HashSet<u64> =
+        state.inodes.iter().filter(|(_, inode)| inode.linked).map(|(ino, _)| *ino).collect();
+    let mut dirs = HashMap::new();
+    if linked.is_empty() {
+        return Ok(dirs);
+    }
+    let base = store.snapshot(state.base)?.dir;
+    let mut parents: HashMap<u64, (u64, Digest)> = HashMap::new();
+    let mut queue = vec![(ROOT, Dir::open(store, base)?)];
+    while let Some((ino, dir)) = queue.pop() {
+        let mut holds = false;
+        for index in 0..dir.count() {
+            let entry = dir.entry(index)?;
+            if let cas::Node::Dir(digest) = entry.node {
+                let below = Dir::open(store, digest)?;
+                if below.totals().links > 0 {
+                    parents.insert(entry.ino, (ino, digest));
+                    queue.push((entry.ino, below));
+                }
+            }
+            holds |= linked.contains(&entry.ino);
+        }
+        let mut at = ino;
+        while holds && !state.inodes.contains_key(&at) && !dirs.contains_key(&at) {
+            let above = parents[&at];
+            dirs.insert(at, above);
+            at = above.0;
+        }
+    }
+    Ok(dirs)
+}
+
+impl SealedDirs {
+    /// Where the inodes that the cut had changed are in the new base.
+    fn places(&self, store: &Store, cut: &State) -> Result<Vec<(u64, Place, u64)>> {
+        let mut places = Vec::new();
+        for (&parent, (digest, _)) in &self.0 {
+            let dir = Dir::open(store, *digest)?;
+            for index in 0..dir.count() {
+                let ino = dir.entry(index)?.ino;
+                if cut.inodes.contains_key(&ino) || self.0.contains_key(&ino) {
+                    places.push((ino, Place { dir: dir.clone(), index }, parent));
+                }
+            }
+        }
+        Ok(places)
+    }
+
+    /// The live state over the new base: only what changed since the cut is left of it.
+    fn rebase(&self, live: &State, cut: &State, base: SnapshotId) -> State {
+        let mut inodes = imbl::OrdMap::new();
+        for (&ino, inode) in &live.inodes {
+            let unchanged = cut.inodes.get(&ino).is_some_and(|before| Arc::ptr_eq(before, inode));
+            if ino == ROOT || live.orphans.contains(&ino) || !unchanged {
+                self.keep(&mut inodes, live, ino);
+            }
+        }
+        let mut dirs = imbl::OrdMap::new();
+        for (&dir, delta) in &live.dirs {
+            let rest = match cut.dirs.get(&dir) {
+                _ if live.orphans.contains(&dir) => delta.clone(),
+                Some(before) => since(delta, before),
+                None => delta.clone(),
+            };
+            if !rest.names.is_empty() {
+                self.keep(&mut inodes, live, dir);
+                dirs.insert(dir, rest);
+            }
+        }
+        let (orphans, next_ino, epoch) = (live.orphans.clone(), live.next_ino, live.epoch);
+        State { base, inodes, dirs, orphans, next_ino, epoch }
+    }
+
+    /// Keeps an inode, and its ancestors with it, over the new base.
+    fn keep(&self, inodes: &mut imbl::OrdMap<u64, Arc<Inode>>, live: &State, ino: u64) {
+        let mut at = ino;
+        while !inodes.contains_key(&at) {
+            // A linked inode's parent is a hint that may be gone.
+            let Some(inode) = live.inodes.get(&at) else { return };
+            let inode = match self.0.get(&at) {
+                Some((digest, _)) => {
+                    Arc::new(Inode { body: Body::Dir(Some(BaseDir::new(*digest))), ..(**inode).clone() })
+                }
+                None => Arc::clone(inode),
+            };
+            let parent = inode.parent;
+            inodes.insert(at, inode);
+            at = parent;
+        }
+    }
+}
+
+/// What of `live` is left when `before` is part of the base.
+fn since(live: &DirDelta, before: &DirDelta) -> DirDelta {
+    let mut rest = live.clone();
+    if live.names.ptr_eq(&before.names) {
+        return DirDelta { next_seq: live.next_seq, ..DirDelta::default() };
+    }
+    for (name, was) in &before.names {
+        match (was, live.names.get(name)) {
+            // The new base has it as it is.
+            (Change::Added { ino: a, .. }, Some(Change::Added { ino: b, seq })) if a == b => {
+                rest.added.remove(seq);
+                rest.names.remove(name);
+            }
+            // The new base has another, or one that is gone since.
+            (Change::Added { .. }, Some(_)) => {}
+            (Change::Added { .. }, None) => {
+                rest.names.insert(name.clone(), Change::Gone);
+            }
+            // The new base has it no more, and neither has the session.
+            (Change::Gone, Some(Change::Gone)) => {
+                rest.names.remove(name);
+            }
+            (Change::Gone, _) => {}
+        }
+    }
+    rest
+}
+
+/// For the tests and for diffs: whether a found inode is untouched.
+pub(super) fn is_untouched(found: &Found) -> bool {
+    matches!(found.source, Source::Base(_))
+}
