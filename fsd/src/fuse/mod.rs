@@ -1,0 +1,14 @@
+//! Sessions as FUSE mounts: an adapter between the kernel's requests and the engine, and the table of mounts.
+//!
+//! Zero-message open: OPEN and OPENDIR are answered ENOSYS once, and from then on an open of a cached file costs no message at
+//! all. So no handle carries state, and everything a request needs is in its inode number. Nothing in the daemon ever
+//! touches one of its own mounts: a thread that waits for itself cannot be killed.
+
+mod adapter;
+mod attr;
+mod errno;
+mod mountinfo;
+mod mounts;
+mod requests;
+
+pub use mounts::{MountError, MountInfo, MountOptions, Mounts};

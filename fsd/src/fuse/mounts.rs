@@ -1,0 +1,388 @@
+//! The mounts of this daemon: made, listed, taken away, and those of a dead one cleaned up.
+//!
+//! One mount a session, because forks share inode numbers and each needs a device number of its own. A mount that goes away
+//! by other hands (`umount`, `fusermount3 -u`) is noticed by its thread, which takes it off the table.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fs, io,
+    os::unix::ffi::OsStrExt,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use fuser::{Config, MountOption, SessionACL};
+use nix::{
+    errno::Errno,
+    mount::{MntFlags, umount2},
+    unistd::geteuid,
+};
+use parking_lot::{Condvar, Mutex};
+
+use super::{adapter::Adapter, mountinfo, requests::Requests};
+use crate::session::{Engine, Session, SessionId};
+
+/// Threads that serve one mount: two, so that a slow request does not hold up the next, and not more, because each costs an
+/// idle mount its buffers.
+const THREADS: usize = 2;
+/// What a mount reads ahead, in KiB. The kernel's 128 would cut sequential reads into eight messages a MiB.
+const READ_AHEAD_KIB: &str = "1024";
+/// How long the end of the daemon waits for busy mounts to let go.
+const GOODBYE: Duration = Duration::from_secs(3);
+const KIND: &str = "fuse.aetherfs";
+
+/// How to mount.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct MountOptions {
+    /// Refuse changes.
+    pub read_only: bool,
+    /// Let other users in, with their permissions checked by the kernel.
+    pub allow_other: bool,
+}
+
+/// A mount as it is.
+#[derive(Clone, Debug)]
+pub struct MountInfo {
+    /// The session.
+    pub session: SessionId,
+    /// Where it is mounted.
+    pub dir: PathBuf,
+    /// Whether changes are refused.
+    pub read_only: bool,
+    /// Whether other users are let in.
+    pub allow_other: bool,
+    /// What carries its requests.
+    pub transport: &'static str,
+    /// Inodes that the kernel may name.
+    pub known_inodes: usize,
+}
+
+/// Why a mount could not be made or taken away.
+#[derive(Debug, thiserror::Error)]
+pub enum MountError {
+    /// There is no such directory.
+    #[error("{}: no such directory; create it first", .0.display())]
+    NotFound(PathBuf),
+    /// The mount point is something else.
+    #[error("{}: not a directory", .0.display())]
+    NotADirectory(PathBuf),
+    /// Something is mounted there, or programs still use the mount.
+    #[error("{} is busy: {holder}", dir.display())]
+    Busy {
+        /// The directory.
+        dir: PathBuf,
+        /// Who is there, and what to do.
+        holder: String,
+    },
+    /// A session has one mount at a time.
+    #[error("{session} is mounted on {} already; unmount it there, or fork it", dir.display())]
+    AlreadyMounted {
+        /// The session.
+        session: SessionId,
+        /// Where it is.
+        dir: PathBuf,
+    },
+    /// Nothing of this daemon is mounted there.
+    #[error("{0} is not mounted by this daemon")]
+    NotMounted(String),
+    /// The daemon would have to go through its own mount to reach its state.
+    #[error("{} holds the daemon's own state; mount somewhere else", .0.display())]
+    InsideState(PathBuf),
+    /// The system does not let this user mount.
+    #[error("cannot mount on {}: {advice}", dir.display())]
+    Denied {
+        /// The directory.
+        dir: PathBuf,
+        /// What to do.
+        advice: String,
+    },
+    /// The system failed.
+    #[error("{}: {source}", dir.display())]
+    Failed {
+        /// The directory.
+        dir: PathBuf,
+        /// What it said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// All mounts of a daemon.
+#[derive(Debug)]
+pub struct Mounts {
+    this: Weak<Mounts>,
+    state_dir: PathBuf,
+    /// Tells this state's mounts from those of others.
+    tag: String,
+    requests: Arc<Requests>,
+    next: AtomicU64,
+    /// By a number of the mount's own: a directory may be mounted on again before the thread of the last mount is through.
+    table: Mutex<HashMap<u64, Mounted>>,
+    left: Condvar,
+    /// Held while a mount is made, so that two requests for one session or directory do not both succeed.
+    making: Mutex<()>,
+}
+
+#[derive(Debug)]
+struct Mounted {
+    session: Arc<Session>,
+    dir: PathBuf,
+    options: MountOptions,
+}
+
+impl Mounts {
+    /// No mounts yet. `state_dir` is never mounted over.
+    pub fn new(_engine: Arc<Engine>, state_dir: &Path) -> Arc<Mounts> {
+        let state_dir = state_dir.canonicalize().unwrap_or_else(|_| state_dir.to_owned());
+        let tag = format!("{:016x}", xxhash_rust::xxh3::xxh3_64(state_dir.as_os_str().as_bytes()));
+        Arc::new_cyclic(|this| Mounts {
+            this: this.clone(),
+            state_dir,
+            tag,
+            requests: Arc::default(),
+            next: AtomicU64::new(0),
+            table: Mutex::default(),
+            left: Condvar::new(),
+            making: Mutex::new(()),
+        })
+    }
+
+    /// Unmounts what a daemon that died on this state left mounted; returns the directories. Called at the start, with the
+    /// state's lock held: every mount that carries this state's tag is then a dead one.
+    pub fn clean_up(&self) -> Vec<PathBuf> {
+        let entries = mountinfo::read().unwrap_or_default();
+        let ours = entries.into_iter().filter(|e| e.kind == KIND && e.source.ends_with(&self.tag));
+        let mut cleaned = Vec::new();
+        for entry in ours {
+            match unmount(&entry.dir, true) {
+                Ok(()) => cleaned.push(entry.dir),
+                Err(error) => tracing::warn!(dir = %entry.dir.display(), %error, "a dead mount stays"),
+            }
+        }
+        cleaned
+    }
+
+    /// Mounts a session. Errors: every [`MountError`] but `NotMounted`.
+    pub fn mount(
+        &self,
+        session: &Arc<Session>,
+        dir: &Path,
+        options: MountOptions,
+    ) -> Result<MountInfo, MountError> {
+        let _making = self.making.lock();
+        let dir = self.check(session, dir)?;
+        let adapter = Adapter::new(Arc::clone(session), Arc::clone(&self.requests));
+        let served = fuser::Session::new(adapter, &dir, &self.config(session.id(), options));
+        let served = served.map_err(|source| denied_or_failed(&dir, options, source))?;
+        raise_read_ahead(&dir);
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        let mounted = Mounted { session: Arc::clone(session), dir: dir.clone(), options };
+        let info = mounted.info();
+        self.table.lock().insert(id, mounted);
+        let table = self.this.clone();
+        let thread = std::thread::Builder::new().name("mount".into()).spawn(move || {
+            if let Err(error) = served.run() {
+                tracing::warn!(%error, "a mount ended");
+            }
+            if let Some(table) = table.upgrade() {
+                table.ended(id);
+            }
+        });
+        if let Err(source) = thread {
+            self.ended(id);
+            return Err(MountError::Failed { dir, source });
+        }
+        Ok(info)
+    }
+
+    /// Everything that can be known to be wrong before the kernel is asked. Never resolves a path below a mount of ours.
+    fn check(&self, session: &Session, dir: &Path) -> Result<PathBuf, MountError> {
+        let failed = |source| MountError::Failed { dir: dir.to_owned(), source };
+        if let Some(mounted) = self.table.lock().values().find(|m| m.session.id() == session.id()) {
+            return Err(MountError::AlreadyMounted { session: session.id(), dir: mounted.dir.clone() });
+        }
+        if let Some(mounted) = self.table.lock().values().find(|m| dir.starts_with(&m.dir)) {
+            let holder = format!("{} is mounted on {}", mounted.session.id(), mounted.dir.display());
+            return Err(MountError::Busy { dir: dir.to_owned(), holder });
+        }
+        if let Some(entry) = mountinfo::at(dir).map_err(failed)? {
+            let holder = format!("{} ({}) is mounted there", entry.source, entry.kind);
+            return Err(MountError::Busy { dir: dir.to_owned(), holder });
+        }
+        let resolved = dir.canonicalize().map_err(|source| match source.kind() {
+            io::ErrorKind::NotFound => MountError::NotFound(dir.to_owned()),
+            _ => failed(source),
+        })?;
+        if !fs::metadata(&resolved).map_err(failed)?.is_dir() {
+            return Err(MountError::NotADirectory(resolved));
+        }
+        if self.state_dir.starts_with(&resolved) || resolved.starts_with(&self.state_dir) {
+            return Err(MountError::InsideState(resolved));
+        }
+        Ok(resolved)
+    }
+
+    fn config(&self, session: SessionId, options: MountOptions) -> Config {
+        let mut config = Config::default();
+        config.mount_options = vec![
+            MountOption::FSName(format!("aetherfs:{session}:{}", self.tag)),
+            MountOption::Subtype("aetherfs".into()),
+        ];
+        if options.read_only {
+            config.mount_options.push(MountOption::RO);
+        }
+        if geteuid().is_root() {
+            config.mount_options.extend([MountOption::Suid, MountOption::Dev]);
+        }
+        if options.allow_other {
+            config.acl = SessionACL::All;
+        }
+        // Root alone passes every check but the one for execution, which the kernel makes in any case. Everybody else is checked.
+        if options.allow_other || !geteuid().is_root() {
+            config.mount_options.push(MountOption::DefaultPermissions);
+        }
+        config.n_threads = Some(THREADS);
+        config.clone_fd = true;
+        config
+    }
+
+    /// The thread of a mount is through: the kernel forgot everything it knew.
+    fn ended(&self, id: u64) {
+        let mounted = self.table.lock().remove(&id);
+        if let Some(mounted) = mounted {
+            mounted.session.forget_all();
+            tracing::info!(session = %mounted.session.id(), dir = %mounted.dir.display(), "unmounted");
+        }
+        self.left.notify_all();
+    }
+
+    /// Unmounts a directory. Errors: `NotMounted`, `Busy`.
+    pub fn unmount_dir(&self, dir: &Path) -> Result<(), MountError> {
+        let found = self.table.lock().iter().find(|(_, m)| m.dir == dir).map(|(id, m)| (*id, m.dir.clone()));
+        // A path through symbolic links, or with dots: resolved only if it is not that of a mount itself.
+        let found = found.or_else(|| {
+            let resolved = dir.parent()?.canonicalize().ok()?.join(dir.file_name()?);
+            self.table.lock().iter().find(|(_, m)| m.dir == resolved).map(|(id, m)| (*id, m.dir.clone()))
+        });
+        let (id, dir) = found.ok_or_else(|| MountError::NotMounted(dir.display().to_string()))?;
+        self.take_away(id, &dir)
+    }
+
+    /// Unmounts a session; returns how many mounts that were. Error: `Busy`.
+    pub fn unmount_session(&self, session: SessionId) -> Result<usize, MountError> {
+        let table = self.table.lock();
+        let mounts: Vec<_> =
+            table.iter().filter(|(_, m)| m.session.id() == session).map(|(id, m)| (*id, m.dir.clone())).collect();
+        drop(table);
+        mounts.iter().try_for_each(|(id, dir)| self.take_away(*id, dir))?;
+        Ok(mounts.len())
+    }
+
+    fn take_away(&self, id: u64, dir: &Path) -> Result<(), MountError> {
+        unmount(dir, false).map_err(|source| match source.raw_os_error().map(Errno::from_raw) {
+            Some(Errno::EBUSY) => {
+                let holder = "programs have files open in it, or work there; `fuser -vm` names them".into();
+                MountError::Busy { dir: dir.to_owned(), holder }
+            }
+            _ => MountError::Failed { dir: dir.to_owned(), source },
+        })?;
+        self.wait_for(|table| !table.contains_key(&id));
+        Ok(())
+    }
+
+    /// Unmounts everything; what is busy is detached, and goes when its last user does.
+    pub fn unmount_all(&self) {
+        let dirs: Vec<_> = self.table.lock().values().map(|m| m.dir.clone()).collect();
+        for dir in dirs {
+            if let Err(error) = unmount(&dir, false).or_else(|_| unmount(&dir, true)) {
+                tracing::warn!(dir = %dir.display(), %error, "cannot unmount");
+            }
+        }
+        self.wait_for(|table| table.is_empty());
+    }
+
+    fn wait_for(&self, done: impl Fn(&HashMap<u64, Mounted>) -> bool) {
+        let mut table = self.table.lock();
+        while !done(&table) {
+            if self.left.wait_for(&mut table, GOODBYE).timed_out() {
+                return;
+            }
+        }
+    }
+
+    /// All mounts, by directory.
+    pub fn list(&self) -> Vec<MountInfo> {
+        let mut list: Vec<_> = self.table.lock().values().map(Mounted::info).collect();
+        list.sort_by(|a, b| a.dir.cmp(&b.dir));
+        list
+    }
+
+    /// Requests answered so far, by operation, over all mounts of this process.
+    pub fn requests(&self) -> BTreeMap<&'static str, u64> {
+        self.requests.by_name()
+    }
+}
+
+impl Mounted {
+    fn info(&self) -> MountInfo {
+        MountInfo {
+            session: self.session.id(),
+            dir: self.dir.clone(),
+            read_only: self.options.read_only,
+            allow_other: self.options.allow_other,
+            transport: "fuser",
+            known_inodes: self.session.known.len(),
+        }
+    }
+}
+
+/// umount2(2) as root, fusermount3 as anybody else.
+fn unmount(dir: &Path, detach: bool) -> io::Result<()> {
+    let flags = if detach { MntFlags::MNT_DETACH } else { MntFlags::empty() };
+    match umount2(dir, flags | MntFlags::UMOUNT_NOFOLLOW) {
+        Ok(()) => Ok(()),
+        Err(Errno::EPERM) => {
+            let how = if detach { "-uz" } else { "-u" };
+            let output = Command::new("fusermount3").arg(how).arg("--").arg(dir).output()?;
+            let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+            match output.status.success() {
+                true => Ok(()),
+                false if said.to_lowercase().contains("busy") => Err(Errno::EBUSY.into()),
+                false => Err(io::Error::other(said)),
+            }
+        }
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+fn denied_or_failed(dir: &Path, options: MountOptions, source: io::Error) -> MountError {
+    let dir = dir.to_owned();
+    if !Path::new("/dev/fuse").exists() {
+        let advice = "this system has no /dev/fuse; load the fuse module, or give it to the container".into();
+        return MountError::Denied { dir, advice };
+    }
+    let denied = matches!(source.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::NotFound);
+    if geteuid().is_root() || !denied && source.raw_os_error().is_some() {
+        return MountError::Failed { dir, source };
+    }
+    let advice = match options.allow_other {
+        true => format!("{source}; --allow-other needs `user_allow_other` in /etc/fuse.conf and fusermount3"),
+        false => format!("{source}; an ordinary user needs fusermount3 (package fuse3) and must own the directory"),
+    };
+    MountError::Denied { dir, advice }
+}
+
+/// INIT cannot raise the read-ahead of a mount's backing device, root can. Found by the mount table, not by a stat of the
+/// mount.
+fn raise_read_ahead(dir: &Path) {
+    let Ok(Some(entry)) = mountinfo::at(dir) else { return };
+    let path = format!("/sys/class/bdi/{}/read_ahead_kb", entry.device);
+    if let Err(error) = fs::write(&path, READ_AHEAD_KIB) {
+        tracing::debug!(path, %error, "read-ahead stays at the kernel's default");
+    }
+}
