@@ -1,2 +1,34 @@
-//! skeleton
-fn main() {}
+//! `aetherfsd`: serves the sessions of one state directory.
+
+#![forbid(unsafe_code)]
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use fsd::{
+    config::{Args, Config, Surroundings},
+    daemon, logs,
+};
+
+fn main() -> ExitCode {
+    let around = Surroundings {
+        variable: &|name| std::env::var_os(name),
+        is_root: nix::unistd::geteuid().is_root(),
+    };
+    let config = match Config::resolve(Args::parse(), &around) {
+        Ok(config) => config,
+        Err(error) => return refuse(&error, 2),
+    };
+    if let Err(error) = logs::start(config.log_format, &config.log_level) {
+        return refuse(&format!("log level {:?}: {error}", config.log_level), 2);
+    }
+    match daemon::run(&config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => refuse(&error, error.exit_code()),
+    }
+}
+
+fn refuse(why: &dyn std::fmt::Display, code: u8) -> ExitCode {
+    eprintln!("aetherfsd: {why}");
+    ExitCode::from(code)
+}

@@ -1,0 +1,252 @@
+//! What the daemon is told: by argument, else by environment, else by configuration file, else by default.
+//!
+//! Parsed once, here; everything behind it gets a [`Config`]. The default socket is where `aetherctl` looks for it.
+
+use std::{
+    ffi::OsString,
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use clap::{Parser, ValueEnum};
+use serde::Deserialize;
+
+const SOCKET_NAME: &str = "aetherfsd.sock";
+const AFTER_HELP: &str = "\
+Each setting is the argument, else the environment variable, else the line of the configuration file, else the default. \
+The file is TOML: `state`, `socket`, `mount` (a list), `log_format`, `log_level`; without --config it is \
+/etc/aetherfs/aetherfsd.toml for root and $XDG_CONFIG_HOME/aetherfs/aetherfsd.toml for anybody else, if it is there.
+
+Signals: SIGTERM and SIGINT unmount everything and end the daemon. Whatever else ends it loses nothing acknowledged.
+
+Exit codes: 0 stopped by a signal; 1 another daemon has the state or the socket; 2 anything else that keeps it from starting.
+
+Examples:
+  aetherfsd
+  aetherfsd --state ~/aether --mount work:/mnt/work
+  AETHERFS_STATE=~/aether aetherfsd --log-format json --log-level debug 2>>~/aether.log";
+
+/// Serve the sessions of one state directory: mount them, fork them, answer aetherctl
+#[derive(Debug, Default, Parser)]
+#[command(name = "aetherfsd", version, after_help = AFTER_HELP)]
+pub struct Args {
+    /// The directory that holds everything [env: AETHERFS_STATE] [default: /var/lib/aetherfs for root,
+    /// ~/.local/state/aetherfs for anybody else]
+    #[arg(long, value_name = "DIR")]
+    pub state: Option<PathBuf>,
+    /// Where to listen [env: AETHERFS_SOCKET] [default: aetherfsd.sock in the state that is given, else in /run/aetherfs or
+    /// $XDG_RUNTIME_DIR/aetherfs]
+    #[arg(long, value_name = "PATH")]
+    pub socket: Option<PathBuf>,
+    /// Mount a session (an ID, a prefix of one, or a name) at the start; repeatable
+    #[arg(long, value_name = "SESSION:DIR")]
+    pub mount: Vec<String>,
+    /// A configuration file instead of the default one
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// How to log, on stderr [default: text]
+    #[arg(long, value_name = "FORMAT")]
+    pub log_format: Option<LogFormat>,
+    /// What to log: error, warn, info, debug, trace, or one of them for each module [env: AETHERFS_LOG] [default: info]
+    #[arg(long, value_name = "LEVEL")]
+    pub log_level: Option<String>,
+    /// Start although part of the log is damaged, without what that part held
+    #[arg(long)]
+    pub accept_loss: bool,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// An object a line.
+    Json,
+}
+
+/// A session to mount at the start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StartMount {
+    /// An ID, a prefix of one, or a name.
+    pub session: String,
+    /// Absolute.
+    pub dir: PathBuf,
+}
+
+/// What the daemon is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// The state directory.
+    pub state: PathBuf,
+    /// The socket.
+    pub socket: PathBuf,
+    /// Mounted at the start.
+    pub mounts: Vec<StartMount>,
+    /// How to log.
+    pub log_format: LogFormat,
+    /// What to log.
+    pub log_level: String,
+    /// Start although the log is damaged.
+    pub accept_loss: bool,
+}
+
+/// The configuration file.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ConfigFile {
+    state: Option<PathBuf>,
+    socket: Option<PathBuf>,
+    #[serde(default)]
+    mount: Vec<String>,
+    log_format: Option<LogFormat>,
+    log_level: Option<String>,
+}
+
+/// What cannot be understood.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("{}: {source}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The file is not what it should be.
+    #[error("{} line {line}: {reason}", path.display())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// Counted from 1.
+        line: usize,
+        /// What is wrong; names the key.
+        reason: String,
+    },
+    /// A mount that is no mount.
+    #[error("--mount {0:?} is not SESSION:DIR")]
+    Mount(String),
+    /// A path that cannot be made absolute.
+    #[error("{}: {source}", path.display())]
+    Path {
+        /// The path.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// A user without a home directory.
+    #[error("neither --state nor HOME is set: name a state directory")]
+    NoHome,
+}
+
+/// Whose daemon this is.
+pub struct Surroundings<'a> {
+    /// Looks up an environment variable.
+    pub variable: &'a dyn Fn(&str) -> Option<OsString>,
+    /// Whether this is root.
+    pub is_root: bool,
+}
+
+impl Surroundings<'_> {
+    /// An empty variable is one that is not set.
+    fn path(&self, name: &str) -> Option<PathBuf> {
+        (self.variable)(name).filter(|value| !value.is_empty()).map(PathBuf::from)
+    }
+
+    fn home(&self, below: &str) -> Option<PathBuf> {
+        self.path("HOME").map(|home| home.join(below))
+    }
+
+    fn config_file(&self) -> Option<PathBuf> {
+        let dir = match self.is_root {
+            true => Some(PathBuf::from("/etc")),
+            false => self.path("XDG_CONFIG_HOME").or_else(|| self.home(".config")),
+        };
+        dir.map(|dir| dir.join("aetherfs/aetherfsd.toml"))
+    }
+
+    fn state(&self) -> Option<PathBuf> {
+        if self.is_root {
+            return Some("/var/lib/aetherfs".into());
+        }
+        let dir = self.path("XDG_STATE_HOME").or_else(|| self.home(".local/state"));
+        dir.map(|dir| dir.join("aetherfs"))
+    }
+
+    fn socket(&self) -> Option<PathBuf> {
+        let dir = match self.is_root {
+            true => Some(PathBuf::from("/run")),
+            false => self.path("XDG_RUNTIME_DIR").or_else(|| self.home(".local/state")),
+        };
+        dir.map(|dir| dir.join("aetherfs").join(SOCKET_NAME))
+    }
+}
+
+impl Config {
+    /// Puts together what holds.
+    pub fn resolve(args: Args, around: &Surroundings<'_>) -> Result<Config, ConfigError> {
+        let file = read_file(args.config, around)?;
+        // A state in the file does not move the socket: aetherctl does not read that file.
+        let told_state = args.state.or_else(|| around.path("AETHERFS_STATE"));
+        let state = told_state.clone().or(file.state).or_else(|| around.state()).ok_or(ConfigError::NoHome)?;
+        let state = absolute(&state)?;
+        let socket = args.socket.or_else(|| around.path("AETHERFS_SOCKET")).or(file.socket);
+        let socket = match (socket, told_state) {
+            (Some(socket), _) => socket,
+            (None, Some(_)) => state.join(SOCKET_NAME),
+            (None, None) => around.socket().unwrap_or_else(|| state.join(SOCKET_NAME)),
+        };
+        let mounts = if args.mount.is_empty() { file.mount } else { args.mount };
+        let log_level = (around.variable)("AETHERFS_LOG").filter(|level| !level.is_empty());
+        let log_level = args.log_level.or(log_level.map(|level| level.to_string_lossy().into_owned()));
+        Ok(Config {
+            state,
+            socket: absolute(&socket)?,
+            mounts: mounts.iter().map(|text| parse_mount(text)).collect::<Result<_, _>>()?,
+            log_format: args.log_format.or(file.log_format).unwrap_or_default(),
+            log_level: log_level.or(file.log_level).unwrap_or_else(|| "info".to_owned()),
+            accept_loss: args.accept_loss,
+        })
+    }
+}
+
+/// The file that is named must be there; the default one need not.
+fn read_file(named: Option<PathBuf>, around: &Surroundings<'_>) -> Result<ConfigFile, ConfigError> {
+    let must_exist = named.is_some();
+    let Some(path) = named.or_else(|| around.config_file()) else { return Ok(ConfigFile::default()) };
+    match fs::read_to_string(&path) {
+        Ok(text) => parse_file(&path, &text),
+        Err(error) if error.kind() == io::ErrorKind::NotFound && !must_exist => Ok(ConfigFile::default()),
+        Err(source) => Err(ConfigError::Unreadable { path, source }),
+    }
+}
+
+fn parse_file(path: &Path, text: &str) -> Result<ConfigFile, ConfigError> {
+    toml::from_str(text).map_err(|error| {
+        let start = error.span().map_or(0, |span| span.start.min(text.len()));
+        let line = text.as_bytes()[..start].iter().filter(|&&byte| byte == b'\n').count() + 1;
+        let reason = error.message().replace('\n', " ");
+        ConfigError::Malformed { path: path.to_owned(), line, reason }
+    })
+}
+
+/// At the first colon: session names may have none here, directories may.
+fn parse_mount(text: &str) -> Result<StartMount, ConfigError> {
+    match text.split_once(':') {
+        Some((session, dir)) if !session.is_empty() && !dir.is_empty() => {
+            Ok(StartMount { session: session.to_owned(), dir: absolute(Path::new(dir))? })
+        }
+        _ => Err(ConfigError::Mount(text.to_owned())),
+    }
+}
+
+fn absolute(path: &Path) -> Result<PathBuf, ConfigError> {
+    std::path::absolute(path).map_err(|source| ConfigError::Path { path: path.to_owned(), source })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,87 @@
+//! Precedence, defaults, and what is refused.
+
+use super::*;
+
+fn resolve(args: &[&str], variables: &[(&str, &str)], is_root: bool) -> Result<Config, ConfigError> {
+    let variable =
+        |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| OsString::from(value));
+    let args = Args::try_parse_from([&["aetherfsd"], args].concat()).unwrap();
+    Config::resolve(args, &Surroundings { variable: &variable, is_root })
+}
+
+fn config_file(text: &str) -> (tempfile::TempDir, String) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("aetherfsd.toml");
+    fs::write(&path, text).unwrap();
+    (dir, path.to_str().unwrap().to_owned())
+}
+
+#[test]
+fn the_command_line_is_consistent() {
+    <Args as clap::CommandFactory>::command().debug_assert();
+}
+
+#[test]
+fn defaults_are_where_aetherctl_looks() {
+    let root = resolve(&["--config", "/dev/null"], &[("HOME", "/root"), ("XDG_RUNTIME_DIR", "/run/user/0")], true);
+    let root = root.unwrap();
+    assert_eq!((root.state, root.socket), ("/var/lib/aetherfs".into(), "/run/aetherfs/aetherfsd.sock".into()));
+    assert_eq!((root.log_level.as_str(), root.log_format), ("info", LogFormat::Text));
+
+    let none = "/no/such/dir";
+    let user = [("HOME", "/home/u"), ("XDG_CONFIG_HOME", none), ("XDG_RUNTIME_DIR", "/run/user/7")];
+    let config = resolve(&[], &user, false).unwrap();
+    assert_eq!(config.state, Path::new("/home/u/.local/state/aetherfs"));
+    assert_eq!(config.socket, Path::new("/run/user/7/aetherfs/aetherfsd.sock"));
+    let config = resolve(&[], &[("HOME", "/home/u"), ("XDG_CONFIG_HOME", none), ("XDG_RUNTIME_DIR", "")], false);
+    assert_eq!(config.unwrap().socket, Path::new("/home/u/.local/state/aetherfs/aetherfsd.sock"));
+    let config = resolve(&[], &[("XDG_STATE_HOME", "/s"), ("XDG_CONFIG_HOME", none)], false).unwrap();
+    assert_eq!(config.state, Path::new("/s/aetherfs"));
+    assert!(matches!(resolve(&[], &[], false), Err(ConfigError::NoHome)));
+}
+
+#[test]
+fn argument_before_environment_before_file() {
+    let (_dir, path) = config_file("state = '/file'\nsocket = '/file.sock'\nlog_level = 'warn'\nlog_format = 'json'\n");
+    let file = resolve(&["--config", &path], &[], true).unwrap();
+    assert_eq!((file.state, file.socket), ("/file".into(), "/file.sock".into()));
+    assert_eq!((file.log_level.as_str(), file.log_format), ("warn", LogFormat::Json));
+
+    let variables = [("AETHERFS_STATE", "/env"), ("AETHERFS_SOCKET", "/env.sock"), ("AETHERFS_LOG", "debug")];
+    let env = resolve(&["--config", &path], &variables, true).unwrap();
+    assert_eq!((env.state, env.socket), ("/env".into(), "/env.sock".into()));
+    assert_eq!(env.log_level, "debug");
+
+    let args = ["--config", &path, "--state", "/arg", "--socket", "/arg.sock", "--log-level", "trace"];
+    let arg = resolve(&args, &variables, true).unwrap();
+    assert_eq!((arg.state, arg.socket), ("/arg".into(), "/arg.sock".into()));
+    assert_eq!(arg.log_level, "trace");
+}
+
+#[test]
+fn a_state_that_is_given_holds_the_socket() {
+    let given = resolve(&["--config", "/dev/null", "--state", "/s"], &[], true).unwrap();
+    assert_eq!(given.socket, Path::new("/s/aetherfsd.sock"));
+    let told = resolve(&["--config", "/dev/null"], &[("AETHERFS_STATE", "/s")], true).unwrap();
+    assert_eq!(told.socket, Path::new("/s/aetherfsd.sock"));
+}
+
+#[test]
+fn mounts_are_a_session_and_a_directory() {
+    let config = resolve(&["--config", "/dev/null", "--mount", "work:/mnt/a:b"], &[], true).unwrap();
+    assert_eq!(config.mounts, [StartMount { session: "work".into(), dir: "/mnt/a:b".into() }]);
+    for text in ["work", ":/mnt", "work:", ""] {
+        assert!(matches!(resolve(&["--mount", text], &[], true), Err(ConfigError::Mount(_))), "{text}");
+    }
+}
+
+#[test]
+fn a_file_that_is_wrong_is_named_with_line_and_key() {
+    let (_dir, path) = config_file("# mine\nstat = '/x'\n");
+    let error = resolve(&["--config", &path], &[], true).unwrap_err().to_string();
+    assert!(error.starts_with(&format!("{path} line 2: ")) && error.contains("`stat`"), "{error}");
+    let (_dir, path) = config_file("state = [");
+    assert!(matches!(resolve(&["--config", &path], &[], true), Err(ConfigError::Malformed { .. })));
+    let missing = resolve(&["--config", "/no/such/file"], &[], true).unwrap_err();
+    assert!(matches!(missing, ConfigError::Unreadable { .. }));
+}

@@ -1,0 +1,173 @@
+//! The daemon's life: takes its state, opens what is in it, serves until it is told to stop, and leaves nothing mounted.
+
+use std::{
+    fs, io,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::PathBuf,
+    sync::{Arc, mpsc},
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use cas::{Store, disk::Disk, sys::SysDisk};
+
+use crate::{
+    config::{Config, StartMount},
+    fuse::{MountError, MountOptions, Mounts},
+    host::{SystemClock, SystemEntropy, boot, raise_open_files},
+    serve::{Server, Service, SocketError, listen},
+    session::{self, Engine, Limits, Parts},
+    state_dir::{StateDir, StateError},
+};
+
+const TICK: Duration = Duration::from_secs(1);
+
+/// Why the daemon does not start. Each is one sentence.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    /// The state cannot be had.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The store does not open.
+    #[error(transparent)]
+    Store(#[from] cas::Error),
+    /// The engine does not open.
+    #[error(transparent)]
+    Engine(#[from] session::Error),
+    /// The socket cannot be had.
+    #[error(transparent)]
+    Socket(#[from] SocketError),
+    /// A session that was to be mounted is not there.
+    #[error("--mount {session}:{}: {source}", dir.display())]
+    NoSession {
+        /// As it was given.
+        session: String,
+        /// The mount point.
+        dir: PathBuf,
+        /// Why not.
+        #[source]
+        source: session::Error,
+    },
+    /// A mount at the start failed.
+    #[error("--mount {session}: {source}")]
+    Mount {
+        /// As it was given.
+        session: String,
+        /// Why.
+        #[source]
+        source: MountError,
+    },
+    /// The kernel does not say which run of the machine this is.
+    #[error("/proc/sys/kernel/random/boot_id: {0}; mount /proc")]
+    Boot(#[source] io::Error),
+    /// The system has no threads or timers for the server.
+    #[error("cannot serve: {0}")]
+    Serve(#[source] io::Error),
+}
+
+impl DaemonError {
+    /// 1 if another daemon is in the way, 2 if something is broken.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            DaemonError::State(StateError::InUse { .. }) | DaemonError::Socket(SocketError::Answered(_)) => 1,
+            DaemonError::State(_)
+            | DaemonError::Store(_)
+            | DaemonError::Engine(_)
+            | DaemonError::Socket(_)
+            | DaemonError::NoSession { .. }
+            | DaemonError::Mount { .. }
+            | DaemonError::Boot(_)
+            | DaemonError::Serve(_) => 2,
+        }
+    }
+}
+
+/// Serves until a signal says stop.
+pub fn run(config: &Config) -> Result<(), DaemonError> {
+    if let Err(error) = raise_open_files() {
+        tracing::warn!(%error, "cannot raise the number of open files");
+    }
+    let state = StateDir::open(&config.state)?;
+    let engine = open_engine(&state, config.accept_loss)?;
+    let mounts = Mounts::new(Arc::clone(&engine), state.path());
+    for dir in mounts.clean_up() {
+        tracing::info!(dir = %dir.display(), "unmounted what a dead daemon had left");
+    }
+    let listener = listen(&config.socket)?;
+    let service = Service::new(Arc::clone(&engine), Arc::clone(&mounts), state.path().to_owned());
+    let mut server = Server::start(listener, service).map_err(DaemonError::Serve)?;
+    let ticker = Ticker::start(Arc::clone(&engine)).map_err(DaemonError::Serve)?;
+
+    let mounted = config.mounts.iter().try_for_each(|wanted| mount(&engine, &mounts, wanted));
+    if mounted.is_ok() {
+        tracing::info!(
+            state = %state.path().display(),
+            socket = %config.socket.display(),
+            sessions = engine.sessions().len(),
+            mounts = mounts.list().len(),
+            "ready"
+        );
+        let signal = server.wait_for_signal();
+        tracing::info!(signal, "stopping");
+    }
+    server.stop();
+    mounts.unmount_all();
+    ticker.stop();
+    let closed = engine.close();
+    if let Err(error) = fs::remove_file(&config.socket) {
+        tracing::warn!(%error, socket = %config.socket.display(), "the socket stays");
+    }
+    mounted?;
+    closed?;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+fn open_engine(state: &StateDir, accept_loss: bool) -> Result<Arc<Engine>, DaemonError> {
+    let disk = SysDisk::open(state.path()).map_err(cas::Error::io(state.path()))?;
+    let disk: Arc<dyn Disk> = Arc::new(disk);
+    let store = Store::open(Arc::clone(&disk))?;
+    let boot = boot().map_err(DaemonError::Boot)?;
+    let (clock, entropy) = (Arc::new(SystemClock::new()), Arc::new(SystemEntropy));
+    let limits = Limits::default();
+    Ok(Arc::new(Engine::open(Parts { disk, store, clock, entropy, boot, accept_loss, limits })?))
+}
+
+fn mount(engine: &Engine, mounts: &Mounts, wanted: &StartMount) -> Result<(), DaemonError> {
+    let StartMount { session, dir } = wanted;
+    let found = engine.session(session).map_err(|source| DaemonError::NoSession {
+        session: session.clone(),
+        dir: dir.clone(),
+        source,
+    })?;
+    let failed = |source| DaemonError::Mount { session: session.clone(), source };
+    mounts.mount(&found, dir, MountOptions::default()).map_err(failed)?;
+    tracing::info!(session = %found.id(), dir = %dir.display(), "mounted");
+    Ok(())
+}
+
+/// Lets the engine do, once a second, what nobody asks for.
+struct Ticker {
+    stop: mpsc::Sender<()>,
+    thread: JoinHandle<()>,
+}
+
+impl Ticker {
+    fn start(engine: Arc<Engine>) -> io::Result<Ticker> {
+        let (stop, stopped) = mpsc::channel();
+        let thread = thread::Builder::new().name("tick".to_owned()).spawn(move || {
+            while stopped.recv_timeout(TICK) == Err(mpsc::RecvTimeoutError::Timeout) {
+                // A bug here is logged by the hook; without its tick the daemon would lose more than by going on.
+                let _ = catch_unwind(AssertUnwindSafe(|| engine.tick()));
+            }
+        })?;
+        Ok(Ticker { stop, thread })
+    }
+
+    fn stop(self) {
+        drop(self.stop);
+        if self.thread.join().is_err() {
+            tracing::error!("the thread of the tick had panicked");
+        }
+    }
+}

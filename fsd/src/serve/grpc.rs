@@ -1,0 +1,129 @@
+//! The service as tonic wants it: every method hands its request to a thread that may block, and nothing else.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use proto::v1::{aether_server::Aether, *};
+use tokio::task::spawn_blocking;
+use tonic::{Request, Response, Status, async_trait};
+
+use super::{
+    Answer, Host, Service,
+    stream::{Events, Sink, channel},
+};
+
+type Reply<T> = Result<Response<T>, Status>;
+
+impl Service {
+    /// One answer.
+    async fn call<Q, T>(&self, request: Request<Q>, work: fn(&Host, Q) -> Answer<T>) -> Reply<T>
+    where
+        Q: Send + 'static,
+        T: Send + 'static,
+    {
+        let (host, request) = (self.0.clone(), request.into_inner());
+        let answer = spawn_blocking(move || guarded(|| work(&host, request))).await;
+        answer.unwrap_or_else(|_| Err(Status::unavailable("aetherfsd is stopping; try again"))).map(Response::new)
+    }
+
+    /// Many.
+    fn stream<Q, T>(&self, request: Request<Q>, work: fn(&Host, Q, &Sink<T>) -> Answer<()>) -> Reply<Events<T>>
+    where
+        Q: Send + 'static,
+        T: Send + 'static,
+    {
+        let (host, request) = (self.0.clone(), request.into_inner());
+        let (sink, events) = channel();
+        spawn_blocking(move || {
+            if let Err(status) = guarded(|| work(&host, request, &sink)) {
+                sink.fail(status);
+            }
+        });
+        Ok(Response::new(events))
+    }
+}
+
+/// A panic is a bug of ours, logged by the hook; the one who asked is told, and nobody else is hurt.
+fn guarded<T>(work: impl FnOnce() -> Answer<T>) -> Answer<T> {
+    let answer = catch_unwind(AssertUnwindSafe(work));
+    answer.unwrap_or_else(|_| Err(Status::internal("aetherfsd failed at this request; its log says where")))
+}
+
+#[async_trait]
+impl Aether for Service {
+    type ImportStream = Events<ImportEvent>;
+    type ListStream = Events<ListItem>;
+    type SealStream = Events<SealEvent>;
+    type DiffStream = Events<DiffEntry>;
+    type ListDirStream = Events<DirEntry>;
+    type ReadFileStream = Events<ReadFileFrame>;
+    type GcStream = Events<GcEvent>;
+    type FsckStream = Events<FsckEvent>;
+
+    async fn import(&self, request: Request<ImportRequest>) -> Reply<Self::ImportStream> {
+        self.stream(request, Host::import)
+    }
+
+    async fn create(&self, request: Request<CreateRequest>) -> Reply<CreateReply> {
+        self.call(request, Host::create).await
+    }
+
+    async fn fork(&self, request: Request<ForkRequest>) -> Reply<ForkReply> {
+        self.call(request, Host::fork).await
+    }
+
+    async fn mount(&self, request: Request<MountRequest>) -> Reply<MountReply> {
+        self.call(request, Host::mount).await
+    }
+
+    async fn unmount(&self, request: Request<UnmountRequest>) -> Reply<UnmountReply> {
+        self.call(request, Host::unmount).await
+    }
+
+    async fn list(&self, request: Request<ListRequest>) -> Reply<Self::ListStream> {
+        self.stream(request, Host::list)
+    }
+
+    async fn show(&self, request: Request<ShowRequest>) -> Reply<ShowReply> {
+        self.call(request, Host::show).await
+    }
+
+    async fn seal(&self, request: Request<SealRequest>) -> Reply<Self::SealStream> {
+        self.stream(request, Host::seal)
+    }
+
+    async fn discard(&self, request: Request<DiscardRequest>) -> Reply<DiscardReply> {
+        self.call(request, Host::discard).await
+    }
+
+    async fn diff(&self, request: Request<DiffRequest>) -> Reply<Self::DiffStream> {
+        self.stream(request, Host::diff)
+    }
+
+    async fn list_dir(&self, request: Request<ListDirRequest>) -> Reply<Self::ListDirStream> {
+        self.stream(request, Host::list_dir)
+    }
+
+    async fn stat(&self, request: Request<StatRequest>) -> Reply<DirEntry> {
+        self.call(request, Host::stat).await
+    }
+
+    async fn read_file(&self, request: Request<ReadFileRequest>) -> Reply<Self::ReadFileStream> {
+        self.stream(request, Host::read_file)
+    }
+
+    async fn gc(&self, request: Request<GcRequest>) -> Reply<Self::GcStream> {
+        self.stream(request, Host::gc)
+    }
+
+    async fn fsck(&self, request: Request<FsckRequest>) -> Reply<Self::FsckStream> {
+        self.stream(request, Host::fsck)
+    }
+
+    async fn stats(&self, request: Request<StatsRequest>) -> Reply<StatsReply> {
+        self.call(request, Host::stats).await
+    }
+
+    async fn doctor(&self, request: Request<DoctorRequest>) -> Reply<DoctorReply> {
+        self.call(request, Host::doctor).await
+    }
+}

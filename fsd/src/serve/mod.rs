@@ -1,0 +1,70 @@
+//! The gRPC interface: translates requests for the engine, the store and the mounts, and their answers back.
+//!
+//! One file a noun. Everything below `grpc` is synchronous and runs on threads that may block; tokio is known to `grpc`,
+//! `stream` and `server` alone. What the interface promises is written in the .proto files.
+
+mod convert;
+mod diff;
+mod discard;
+mod doctor;
+mod fork;
+mod grpc;
+mod health;
+mod mounts;
+mod progress;
+mod request;
+mod server;
+mod sessions;
+mod socket;
+mod status;
+mod store;
+mod stream;
+mod trees;
+
+use std::{path::PathBuf, sync::Arc};
+
+use parking_lot::Mutex;
+
+pub use server::Server;
+pub use socket::{SocketError, listen};
+
+use crate::{fuse::Mounts, session::Engine};
+
+/// What a request is answered with.
+type Answer<T> = Result<T, tonic::Status>;
+
+/// The service that answers every request; clones share it.
+#[derive(Clone, Debug)]
+pub struct Service(Arc<Host>);
+
+/// What the answers come from.
+#[derive(Debug)]
+struct Host {
+    engine: Arc<Engine>,
+    mounts: Arc<Mounts>,
+    state_dir: PathBuf,
+    started_us: u64,
+    /// Held while a session is mounted, and while one is found to have no mount and discarded: before every other lock.
+    mounting: Mutex<()>,
+}
+
+impl Service {
+    /// A service over the engine on `state_dir`.
+    pub fn new(engine: Arc<Engine>, mounts: Arc<Mounts>, state_dir: PathBuf) -> Service {
+        let started_us = engine.clock().monotonic_us();
+        Service(Arc::new(Host { engine, mounts, state_dir, started_us, mounting: Mutex::new(()) }))
+    }
+}
+
+impl Host {
+    /// Runs `work` and says how many microseconds it took.
+    fn timed<T>(&self, work: impl FnOnce() -> Answer<T>) -> Answer<(T, u64)> {
+        let start_us = self.engine.clock().monotonic_us();
+        let done = work()?;
+        Ok((done, self.elapsed_us(start_us)))
+    }
+
+    fn elapsed_us(&self, start_us: u64) -> u64 {
+        self.engine.clock().monotonic_us().saturating_sub(start_us)
+    }
+}

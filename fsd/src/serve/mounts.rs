@@ -1,0 +1,68 @@
+//! Mounts: made and taken away on request.
+
+use std::{os::unix::ffi::OsStrExt, path::Path, sync::Arc};
+
+use proto::v1::{self, unmount_request::Target};
+use tonic::Status;
+
+use super::{Answer, Host, convert::mount_info, request::host_path};
+use crate::{
+    fuse::{MountInfo, MountOptions},
+    session::Session,
+};
+
+impl Host {
+    pub(super) fn mount(&self, request: v1::MountRequest) -> Answer<v1::MountReply> {
+        let v1::MountRequest { session, dir, read_only, allow_other } = request;
+        let dir = host_path(&dir)?;
+        let _mounting = self.mounting.lock();
+        // Looked up under the lock: nobody discards it in between.
+        let session = self.session(&session)?;
+        let mount = self.mounts.mount(&session, &dir, MountOptions { read_only, allow_other })?;
+        Ok(v1::MountReply { session: session.id().to_string(), mount: Some(mount_info(&mount)) })
+    }
+
+    /// Mounts a session that was just made; without the mount nobody wants it.
+    pub(super) fn mount_or_discard(&self, session: &Arc<Session>, dir: &Path) -> Answer<()> {
+        let mounting = self.mounting.lock();
+        let mounted = self.mounts.mount(session, dir, MountOptions::default());
+        drop(mounting);
+        if mounted.is_err() {
+            self.discard_all(std::slice::from_ref(session));
+        }
+        Ok(mounted.map(drop)?)
+    }
+
+    pub(super) fn unmount(&self, request: v1::UnmountRequest) -> Answer<v1::UnmountReply> {
+        match request.target {
+            Some(Target::Dir(dir)) => self.unmount_dir(&host_path(&dir)?),
+            Some(Target::Session(session)) => self.unmount_session(&session),
+            None => Err(Status::invalid_argument("neither a directory nor a session to unmount")),
+        }
+    }
+
+    fn unmount_dir(&self, dir: &Path) -> Answer<v1::UnmountReply> {
+        let before = self.mounts.list();
+        self.mounts.unmount_dir(dir)?;
+        // The path may have led there through symlinks, so what went is told by what is left.
+        let after = self.mounts.list();
+        let gone = before.into_iter().find(|mount| !after.iter().any(|left| left.dir == mount.dir));
+        let session = gone.as_ref().map(|mount| mount.session.to_string()).unwrap_or_default();
+        Ok(v1::UnmountReply { session, dirs: vec![dir.as_os_str().as_bytes().to_vec()] })
+    }
+
+    fn unmount_session(&self, text: &str) -> Answer<v1::UnmountReply> {
+        let session = self.session(text)?;
+        let mounts = self.mounts_of(&session);
+        if mounts.is_empty() {
+            return Err(Status::failed_precondition(format!("{} is not mounted", session.id())));
+        }
+        self.mounts.unmount_session(session.id())?;
+        let dirs = mounts.iter().map(|mount| mount.dir.as_os_str().as_bytes().to_vec()).collect();
+        Ok(v1::UnmountReply { session: session.id().to_string(), dirs })
+    }
+
+    pub(super) fn mounts_of(&self, session: &Session) -> Vec<MountInfo> {
+        self.mounts.list().into_iter().filter(|mount| mount.session == session.id()).collect()
+    }
+}

@@ -1,0 +1,99 @@
+//! What arrives is checked here, once: behind these functions numbers are in their bounds and paths have a shape.
+
+use std::{ffi::OsStr, os::unix::ffi::OsStrExt, path::PathBuf, sync::Arc};
+
+use proto::PATH_BYTES_MAX;
+use tonic::Status;
+
+use super::{Answer, Host, status::about};
+use crate::session::{Error, Name, Session, State, Target, parse_path};
+
+/// A path inside a session, with its bytes for messages.
+pub(super) struct InnerPath {
+    /// Its components.
+    pub(super) names: Vec<Name>,
+    text: String,
+}
+
+impl InnerPath {
+    /// Checks a path. Errors: INVALID_ARGUMENT.
+    pub(super) fn parse(bytes: &[u8]) -> Answer<InnerPath> {
+        if bytes.len() > PATH_BYTES_MAX {
+            return Err(Status::invalid_argument(format!("a path has at most {PATH_BYTES_MAX} bytes")));
+        }
+        let text = bytes.escape_ascii().to_string();
+        let names = parse_path(bytes).map_err(about(&text))?;
+        Ok(InnerPath { names, text })
+    }
+
+    /// For messages: the path below what `id` names.
+    pub(super) fn of(&self, id: &str) -> String {
+        format!("{id}:/{}", self.text.trim_start_matches('/'))
+    }
+}
+
+/// A path of this host. Errors: INVALID_ARGUMENT for one that is not absolute, too long, or no path at all.
+pub(super) fn host_path(bytes: &[u8]) -> Answer<PathBuf> {
+    let refused = |reason: &str| Err(Status::invalid_argument(format!("{}: {reason}", bytes.escape_ascii())));
+    if bytes.len() > PATH_BYTES_MAX {
+        return refused("the path is longer than 4096 bytes");
+    }
+    if bytes.first() != Some(&b'/') {
+        return refused("not an absolute path");
+    }
+    if bytes.contains(&0) {
+        return refused("a path has no NUL");
+    }
+    Ok(PathBuf::from(OsStr::from_bytes(bytes)))
+}
+
+/// An empty string is none.
+pub(super) fn optional(text: String) -> Option<String> {
+    (!text.is_empty()).then_some(text)
+}
+
+impl Host {
+    /// A session by ID, prefix or name.
+    pub(super) fn session(&self, text: &str) -> Answer<Arc<Session>> {
+        Ok(self.engine.session(text)?)
+    }
+
+    /// What a session or a snapshot holds now, for reading.
+    pub(super) fn state(&self, text: &str) -> Answer<State> {
+        Ok(match self.engine.resolve(text)? {
+            Target::Session(session) => session.peek(),
+            Target::Snapshot(id) => State::of_snapshot(self.engine.store(), id)?,
+        })
+    }
+
+    /// Like [`crate::session::Engine::resolve`], but where a session and a snapshot share a name the session is meant.
+    pub(super) fn session_first(&self, text: &str) -> Answer<Target> {
+        match self.engine.session(text) {
+            Ok(session) => Ok(Target::Session(session)),
+            Err(Error::Unknown(_)) => Ok(self.engine.resolve(text)?),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_of_the_host_are_absolute() {
+        assert_eq!(host_path(b"/a/\xff").unwrap().as_os_str().as_bytes(), b"/a/\xff");
+        for bad in [&b""[..], b"a", b"./a", b"/a\0b", &[b'/'; 4097]] {
+            assert_eq!(host_path(bad).unwrap_err().code(), tonic::Code::InvalidArgument);
+        }
+    }
+
+    #[test]
+    fn paths_of_a_session_do_not_leave_it() {
+        assert_eq!(InnerPath::parse(b"/a//./b/").unwrap().names.len(), 2);
+        assert_eq!(InnerPath::parse(b"").unwrap().names.len(), 0);
+        for bad in [&b"../a"[..], b"a/..", b"a\0", &[b'a'; 300], &[b'/'; 4097]] {
+            assert_eq!(InnerPath::parse(bad).err().unwrap().code(), tonic::Code::InvalidArgument);
+        }
+    }
+}

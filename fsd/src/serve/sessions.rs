@@ -1,0 +1,110 @@
+//! Sessions and snapshots as such: made, listed, shown, sealed.
+
+use cas::{SnapshotId, dir::Dir, store::Listed};
+use nix::unistd::{getegid, geteuid};
+use proto::v1::{self, list_item, seal_event, show_reply};
+
+use super::{
+    Answer, Host,
+    convert::{Changes, session_info, snapshot_info},
+    progress::Pace,
+    request::{host_path, optional},
+    status::of_store,
+    stream::Sink,
+};
+use crate::session::{SealProgress, Session, Target};
+
+impl Host {
+    pub(super) fn create(&self, request: v1::CreateRequest) -> Answer<v1::CreateReply> {
+        let v1::CreateRequest { from, name, mount_dir } = request;
+        let mount_dir = if mount_dir.is_empty() { None } else { Some(host_path(&mount_dir)?) };
+        let (session, elapsed_us) = self.timed(|| {
+            let base = optional(from).map(|from| self.base_of(&from)).transpose()?;
+            let owner = (geteuid().as_raw(), getegid().as_raw());
+            Ok(self.engine.create(base, optional(name), owner)?)
+        })?;
+        if let Some(dir) = mount_dir {
+            self.mount_or_discard(&session, &dir)?;
+        }
+        Ok(v1::CreateReply { session: Some(self.info(&session)), elapsed_us })
+    }
+
+    /// A snapshot, or what a session stands on.
+    fn base_of(&self, text: &str) -> Answer<SnapshotId> {
+        // A snapshot is what is meant where a session has the same name.
+        Ok(match self.engine.snapshot(text) {
+            Ok(snapshot) => snapshot,
+            Err(crate::session::Error::Unknown(_)) => self.engine.session(text)?.meta.origin,
+            Err(error) => return Err(error.into()),
+        })
+    }
+
+    pub(super) fn list(&self, _: v1::ListRequest, sink: &Sink<v1::ListItem>) -> Answer<()> {
+        let mounts = self.mounts.list();
+        for session in self.engine.sessions() {
+            let info = session_info(&session, Changes::of(&session), &mounts);
+            sink.send(v1::ListItem { item: Some(list_item::Item::Session(info)) })?;
+        }
+        for listed in self.engine.store().list().map_err(of_store)?.into_iter().rev() {
+            let info = snapshot_info(listed);
+            sink.send(v1::ListItem { item: Some(list_item::Item::Snapshot(info)) })?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn show(&self, request: v1::ShowRequest) -> Answer<v1::ShowReply> {
+        let item = match self.engine.resolve(&request.id)? {
+            Target::Session(session) => show_reply::Item::Session(self.info(&session)),
+            Target::Snapshot(id) => show_reply::Item::Snapshot(snapshot_info(self.listed(id)?)),
+        };
+        Ok(v1::ShowReply { item: Some(item) })
+    }
+
+    /// What the catalogue knows of a snapshot; of one that it does not list, what the snapshot itself says.
+    fn listed(&self, id: SnapshotId) -> Answer<Listed> {
+        let store = self.engine.store();
+        if let Some(listed) = store.list().map_err(of_store)?.into_iter().find(|listed| listed.id == id) {
+            return Ok(listed);
+        }
+        let dir = Dir::open(store, store.snapshot(id).map_err(of_store)?.dir).map_err(of_store)?;
+        let totals = dir.totals();
+        Ok(Listed { id, names: Vec::new(), created: Default::default(), files: totals.files, bytes: totals.bytes })
+    }
+
+    pub(super) fn info(&self, session: &Session) -> v1::SessionInfo {
+        session_info(session, Changes::of(session), &self.mounts.list())
+    }
+
+    pub(super) fn seal(&self, request: v1::SealRequest, sink: &Sink<v1::SealEvent>) -> Answer<()> {
+        let session = self.session(&request.session)?;
+        let pace = Pace::new(&**self.engine.clock());
+        let (sealed, elapsed_us) = self.timed(|| {
+            Ok(self.engine.seal(&session, true, &mut |progress| {
+                if pace.is_due() {
+                    sink.offer(seal_progress(progress));
+                }
+            })?)
+        })?;
+        let listed = self.listed(sealed.snapshot)?;
+        let done = v1::SealDone {
+            snapshot: sealed.snapshot.to_string(),
+            files: listed.files,
+            bytes: listed.bytes,
+            new_objects: sealed.written.new_objects,
+            new_bytes: sealed.written.new_bytes,
+            elapsed_us,
+        };
+        sink.send(v1::SealEvent { event: Some(seal_event::Event::Done(done)) })
+    }
+}
+
+/// A seal goes by directories; how many bytes it will be is not known before the end.
+fn seal_progress(progress: SealProgress) -> v1::SealEvent {
+    let progress = v1::SealProgress {
+        files_done: progress.dirs_done,
+        files_total: progress.dirs,
+        bytes_done: progress.bytes_done,
+        bytes_total: 0,
+    };
+    v1::SealEvent { event: Some(seal_event::Event::Progress(progress)) }
+}

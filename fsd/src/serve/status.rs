@@ -1,0 +1,115 @@
+//! Where gRPC codes are born: one exhaustive match for each kind of error. The message is the error's own sentence.
+
+use std::io;
+
+use tonic::{Code, Status};
+
+use crate::{
+    fuse::MountError,
+    session::Error,
+};
+
+impl From<Error> for Status {
+    fn from(error: Error) -> Status {
+        let code = session_code(&error);
+        if code == Code::Internal {
+            tracing::error!(%error, "a request failed");
+        }
+        Status::new(code, error.to_string())
+    }
+}
+
+impl From<MountError> for Status {
+    fn from(error: MountError) -> Status {
+        Status::new(mount_code(&error), error.to_string())
+    }
+}
+
+/// For `map_err`: the error with what it is about in front.
+pub(super) fn about(what: &str) -> impl Fn(Error) -> Status {
+    move |error| Status::new(session_code(&error), format!("{what}: {error}"))
+}
+
+/// For `map_err`: the store's errors as the engine's, which tells a full disk apart.
+pub(super) fn of_store(error: cas::Error) -> Status {
+    Error::from(error).into()
+}
+
+fn session_code(error: &Error) -> Code {
+    match error {
+        Error::NotFound | Error::NoAttribute | Error::Unknown(_) => Code::NotFound,
+        Error::Exists | Error::NameTaken { .. } => Code::AlreadyExists,
+        Error::NotADirectory
+        | Error::IsADirectory
+        | Error::NotEmpty
+        | Error::NotPermitted
+        | Error::Newer { .. }
+        | Error::Mounted(_)
+        | Error::Sealing(_)
+        | Error::InUse(..) => Code::FailedPrecondition,
+        Error::NameTooLong
+        | Error::Invalid(_)
+        | Error::TooLarge(_)
+        | Error::FileTooBig
+        | Error::NoData
+        | Error::Ambiguous { .. }
+        | Error::MalformedId { .. } => Code::InvalidArgument,
+        Error::TooManyLinks | Error::NoSpace => Code::ResourceExhausted,
+        Error::Damaged { .. } => Code::DataLoss,
+        // By path, nobody names an inode that is not there.
+        Error::Stale(_) => Code::Internal,
+        Error::Io { source, .. } => state_io_code(source),
+        Error::Store(error) => store_code(error),
+    }
+}
+
+fn store_code(error: &cas::Error) -> Code {
+    match error {
+        cas::Error::Io { source, .. } => state_io_code(source),
+        cas::Error::Corrupt { .. }
+        | cas::Error::Malformed { .. }
+        | cas::Error::Missing(_)
+        | cas::Error::Foreign { .. } => Code::DataLoss,
+        cas::Error::Database { .. } => Code::Internal,
+        cas::Error::UnknownSnapshot(_) | cas::Error::NoSuchSnapshot(_) => Code::NotFound,
+        cas::Error::AmbiguousSnapshot { .. }
+        | cas::Error::ShortSnapshot(_)
+        | cas::Error::NotASnapshot(_) => Code::InvalidArgument,
+        cas::Error::Newer { .. }
+        | cas::Error::NotADirectory(_)
+        | cas::Error::SourceChanged(_)
+        | cas::Error::Unsupported { .. } => Code::FailedPrecondition,
+        cas::Error::Unreadable { source, .. } => match source.kind() {
+            io::ErrorKind::NotFound => Code::NotFound,
+            io::ErrorKind::PermissionDenied => Code::PermissionDenied,
+            _ => Code::FailedPrecondition,
+        },
+        cas::Error::Cancelled => Code::Cancelled,
+    }
+}
+
+/// A file of the state that the system would not read or write.
+fn state_io_code(source: &io::Error) -> Code {
+    match source.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Code::ResourceExhausted,
+        io::ErrorKind::PermissionDenied => Code::PermissionDenied,
+        io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof => Code::DataLoss,
+        _ if source.raw_os_error() == Some(libc::EIO) => Code::DataLoss,
+        _ => Code::Internal,
+    }
+}
+
+fn mount_code(error: &MountError) -> Code {
+    match error {
+        MountError::NotFound(_) => Code::NotFound,
+        MountError::Busy { .. } | MountError::AlreadyMounted { .. } => Code::AlreadyExists,
+        MountError::NotADirectory(_) | MountError::NotMounted(_) | MountError::InsideState(_) => {
+            Code::FailedPrecondition
+        }
+        MountError::Denied { .. } => Code::PermissionDenied,
+        MountError::Failed { source, .. } => match source.kind() {
+            io::ErrorKind::PermissionDenied => Code::PermissionDenied,
+            _ => Code::FailedPrecondition,
+        },
+    }
+}
