@@ -111,6 +111,11 @@ impl Catalogue {
         })
     }
 
+    /// Whether a snapshot is in.
+    pub(crate) fn contains(&self, id: SnapshotId) -> Result<bool> {
+        self.0.read(|t| Ok(t.open_table(SNAPSHOTS)?.get(&id.0.0)?.is_some()))
+    }
+
     /// The snapshot of this name.
     pub(crate) fn named(&self, name: &str) -> Result<Option<SnapshotId>> {
         self.0.read(|t| Ok(t.open_table(NAMES)?.get(name)?.map(|v| SnapshotId(Digest(*v.value())))))

@@ -62,6 +62,11 @@ impl Store {
         }
     }
 
+    /// Whether the catalogue has it, so that gc leaves it alone.
+    pub fn keeps(&self, id: SnapshotId) -> Result<bool> {
+        self.catalogue().contains(id)
+    }
+
     /// Takes a snapshot and its names out of the catalogue; its space comes back with the next gc.
     pub fn forget(&self, id: SnapshotId) -> Result<()> {
         if self.catalogue().forget(id)? { Ok(()) } else { Err(Error::UnknownSnapshot(id)) }

@@ -192,7 +192,8 @@ impl Config {
         let file = read_file(args.config, around)?;
         // A state in the file does not move the socket: aetherctl does not read that file.
         let told_state = args.state.or_else(|| around.path("AETHERFS_STATE"));
-        let state = told_state.clone().or(file.state).or_else(|| around.state()).ok_or(ConfigError::NoHome)?;
+        let state =
+            told_state.clone().or(file.state).or_else(|| around.state()).ok_or(ConfigError::NoHome)?;
         let state = absolute(&state)?;
         let socket = args.socket.or_else(|| around.path("AETHERFS_SOCKET")).or(file.socket);
         let socket = match (socket, told_state) {

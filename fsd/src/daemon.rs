@@ -96,7 +96,7 @@ pub fn run(config: &Config) -> Result<(), DaemonError> {
     let listener = listen(&config.socket)?;
     let service = Service::new(Arc::clone(&engine), Arc::clone(&mounts), state.path().to_owned());
     let mut server = Server::start(listener, service).map_err(DaemonError::Serve)?;
-    let ticker = Ticker::start(Arc::clone(&engine)).map_err(DaemonError::Serve)?;
+    let ticker = Ticker::start(&engine).map_err(DaemonError::Serve)?;
 
     let mounted = config.mounts.iter().try_for_each(|wanted| mount(&engine, &mounts, wanted));
     if mounted.is_ok() {
@@ -146,28 +146,40 @@ fn mount(engine: &Engine, mounts: &Mounts, wanted: &StartMount) -> Result<(), Da
     Ok(())
 }
 
-/// Lets the engine do, once a second, what nobody asks for.
+/// Lets the engine do, once a second, what nobody asks for: one thread syncs, another seals and trims, because a seal may
+/// take a while and must not hold up the sync.
 struct Ticker {
-    stop: mpsc::Sender<()>,
-    thread: JoinHandle<()>,
+    stop: Vec<mpsc::Sender<()>>,
+    threads: Vec<JoinHandle<()>>,
 }
 
 impl Ticker {
-    fn start(engine: Arc<Engine>) -> io::Result<Ticker> {
+    fn start(engine: &Arc<Engine>) -> io::Result<Ticker> {
+        let mut ticker = Ticker { stop: Vec::new(), threads: Vec::new() };
+        ticker.every_second("settle", Arc::clone(engine), Engine::settle)?;
+        ticker.every_second("tidy", Arc::clone(engine), Engine::tidy)?;
+        Ok(ticker)
+    }
+
+    fn every_second(&mut self, name: &str, engine: Arc<Engine>, work: fn(&Engine)) -> io::Result<()> {
         let (stop, stopped) = mpsc::channel();
-        let thread = thread::Builder::new().name("tick".to_owned()).spawn(move || {
+        let thread = thread::Builder::new().name(name.to_owned()).spawn(move || {
             while stopped.recv_timeout(TICK) == Err(mpsc::RecvTimeoutError::Timeout) {
                 // A bug here is logged by the hook; without its tick the daemon would lose more than by going on.
-                let _ = catch_unwind(AssertUnwindSafe(|| engine.tick()));
+                let _ = catch_unwind(AssertUnwindSafe(|| work(&engine)));
             }
         })?;
-        Ok(Ticker { stop, thread })
+        self.stop.push(stop);
+        self.threads.push(thread);
+        Ok(())
     }
 
     fn stop(self) {
         drop(self.stop);
-        if self.thread.join().is_err() {
-            tracing::error!("the thread of the tick had panicked");
+        for thread in self.threads {
+            if thread.join().is_err() {
+                tracing::error!("a background thread had panicked");
+            }
         }
     }
 }

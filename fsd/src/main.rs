@@ -11,10 +11,8 @@ use fsd::{
 };
 
 fn main() -> ExitCode {
-    let around = Surroundings {
-        variable: &|name| std::env::var_os(name),
-        is_root: nix::unistd::geteuid().is_root(),
-    };
+    let around =
+        Surroundings { variable: &|name| std::env::var_os(name), is_root: nix::unistd::geteuid().is_root() };
     let config = match Config::resolve(Args::parse(), &around) {
         Ok(config) => config,
         Err(error) => return refuse(&error, 2),

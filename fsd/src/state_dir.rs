@@ -179,7 +179,11 @@ mod tests {
         let second = StateDir::open(&path).unwrap_err();
         assert_eq!(
             second.to_string(),
-            format!("state {} is in use by aetherfsd with pid {}", first.path().display(), std::process::id())
+            format!(
+                "state {} is in use by aetherfsd with pid {}",
+                first.path().display(),
+                std::process::id()
+            )
         );
         drop(first);
         StateDir::open(&path).unwrap();

@@ -3,8 +3,9 @@
 use super::*;
 
 fn resolve(args: &[&str], variables: &[(&str, &str)], is_root: bool) -> Result<Config, ConfigError> {
-    let variable =
-        |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| OsString::from(value));
+    let variable = |name: &str| {
+        variables.iter().find(|(known, _)| *known == name).map(|(_, value)| OsString::from(value))
+    };
     let args = Args::try_parse_from([&["aetherfsd"], args].concat()).unwrap();
     Config::resolve(args, &Surroundings { variable: &variable, is_root })
 }
@@ -23,9 +24,13 @@ fn the_command_line_is_consistent() {
 
 #[test]
 fn defaults_are_where_aetherctl_looks() {
-    let root = resolve(&["--config", "/dev/null"], &[("HOME", "/root"), ("XDG_RUNTIME_DIR", "/run/user/0")], true);
+    let root =
+        resolve(&["--config", "/dev/null"], &[("HOME", "/root"), ("XDG_RUNTIME_DIR", "/run/user/0")], true);
     let root = root.unwrap();
-    assert_eq!((root.state, root.socket), ("/var/lib/aetherfs".into(), "/run/aetherfs/aetherfsd.sock".into()));
+    assert_eq!(
+        (root.state, root.socket),
+        ("/var/lib/aetherfs".into(), "/run/aetherfs/aetherfsd.sock".into())
+    );
     assert_eq!((root.log_level.as_str(), root.log_format), ("info", LogFormat::Text));
 
     let none = "/no/such/dir";
@@ -33,7 +38,8 @@ fn defaults_are_where_aetherctl_looks() {
     let config = resolve(&[], &user, false).unwrap();
     assert_eq!(config.state, Path::new("/home/u/.local/state/aetherfs"));
     assert_eq!(config.socket, Path::new("/run/user/7/aetherfs/aetherfsd.sock"));
-    let config = resolve(&[], &[("HOME", "/home/u"), ("XDG_CONFIG_HOME", none), ("XDG_RUNTIME_DIR", "")], false);
+    let config =
+        resolve(&[], &[("HOME", "/home/u"), ("XDG_CONFIG_HOME", none), ("XDG_RUNTIME_DIR", "")], false);
     assert_eq!(config.unwrap().socket, Path::new("/home/u/.local/state/aetherfs/aetherfsd.sock"));
     let config = resolve(&[], &[("XDG_STATE_HOME", "/s"), ("XDG_CONFIG_HOME", none)], false).unwrap();
     assert_eq!(config.state, Path::new("/s/aetherfs"));
@@ -42,7 +48,8 @@ fn defaults_are_where_aetherctl_looks() {
 
 #[test]
 fn argument_before_environment_before_file() {
-    let (_dir, path) = config_file("state = '/file'\nsocket = '/file.sock'\nlog_level = 'warn'\nlog_format = 'json'\n");
+    let (_dir, path) =
+        config_file("state = '/file'\nsocket = '/file.sock'\nlog_level = 'warn'\nlog_format = 'json'\n");
     let file = resolve(&["--config", &path], &[], true).unwrap();
     assert_eq!((file.state, file.socket), ("/file".into(), "/file.sock".into()));
     assert_eq!((file.log_level.as_str(), file.log_format), ("warn", LogFormat::Json));

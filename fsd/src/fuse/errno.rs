@@ -22,7 +22,7 @@ pub(super) fn errno(error: &Error) -> Errno {
         Error::NoData => Errno::ENXIO,
         Error::Stale(_) | Error::Unknown(_) => Errno::ESTALE,
         Error::NoSpace => Errno::ENOSPC,
-        Error::NameTaken { .. } | Error::Mounted(_) | Error::Sealing(_) | Error::InUse(..) => Errno::EBUSY,
+        Error::NameTaken { .. } | Error::Mounted(_) | Error::InUse(..) => Errno::EBUSY,
         Error::Io { .. } | Error::Store(_) | Error::Damaged { .. } | Error::Newer { .. } => Errno::EIO,
     }
 }

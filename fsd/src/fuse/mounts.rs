@@ -203,9 +203,6 @@ impl Mounts {
     /// Everything that can be known to be wrong before the kernel is asked. Never resolves a path below a mount of ours.
     fn check(&self, session: &Session, dir: &Path) -> Result<PathBuf, MountError> {
         let failed = |source| MountError::Failed { dir: dir.to_owned(), source };
-        if let Some(mounted) = self.table.lock().values().find(|m| m.session.id() == session.id()) {
-            return Err(MountError::AlreadyMounted { session: session.id(), dir: mounted.dir.clone() });
-        }
         if let Some(mounted) = self.table.lock().values().find(|m| dir.starts_with(&m.dir)) {
             let holder = format!("{} is mounted on {}", mounted.session.id(), mounted.dir.display());
             return Err(MountError::Busy { dir: dir.to_owned(), holder });
@@ -223,6 +220,9 @@ impl Mounts {
         }
         if self.state_dir.starts_with(&resolved) || resolved.starts_with(&self.state_dir) {
             return Err(MountError::InsideState(resolved));
+        }
+        if let Some(mounted) = self.table.lock().values().find(|m| m.session.id() == session.id()) {
+            return Err(MountError::AlreadyMounted { session: session.id(), dir: mounted.dir.clone() });
         }
         Ok(resolved)
     }

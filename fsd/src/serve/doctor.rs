@@ -49,7 +49,12 @@ impl Host {
         match self.engine.durability().log.is_low() {
             true => {
                 let detail = "the disk is full: changes are refused, deleting and discarding still work";
-                check("log", DoctorStatus::Bad, detail.to_owned(), "make room on the disk that holds the state")
+                check(
+                    "log",
+                    DoctorStatus::Bad,
+                    detail.to_owned(),
+                    "make room on the disk that holds the state",
+                )
             }
             false => ok("log", "room for changes is reserved".to_owned()),
         }

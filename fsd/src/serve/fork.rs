@@ -33,7 +33,7 @@ impl Host {
         let names = fork_names(optional(name), count);
         let (forks, elapsed_us) = self.timed(|| {
             let parent = self.session(&session)?;
-            self.fork_all(&parent, names)
+            Ok(self.engine.fork(&parent, &names)?)
         })?;
         match mount_dir {
             Some(dir) if count == 1 => self.mount_or_discard(&forks[0], &dir)?,
@@ -45,21 +45,6 @@ impl Host {
         let mounts = self.mounts.list();
         let sessions = forks.iter().map(|fork| session_info(fork, changes, &mounts)).collect();
         Ok(v1::ForkReply { sessions, elapsed_us })
-    }
-
-    /// All or none.
-    fn fork_all(&self, parent: &Session, names: Vec<Option<String>>) -> Answer<Vec<Arc<Session>>> {
-        let mut forks = Vec::with_capacity(names.len());
-        for name in names {
-            match self.engine.fork(parent, name) {
-                Ok(fork) => forks.push(fork),
-                Err(error) => {
-                    self.discard_all(&forks);
-                    return Err(error.into());
-                }
-            }
-        }
-        Ok(forks)
     }
 
     /// Mounts each fork on a new directory in `dir` called by its ID, or none of them.

@@ -22,11 +22,17 @@ impl Service {
     {
         let (host, request) = (self.0.clone(), request.into_inner());
         let answer = spawn_blocking(move || guarded(|| work(&host, request))).await;
-        answer.unwrap_or_else(|_| Err(Status::unavailable("aetherfsd is stopping; try again"))).map(Response::new)
+        answer
+            .unwrap_or_else(|_| Err(Status::unavailable("aetherfsd is stopping; try again")))
+            .map(Response::new)
     }
 
     /// Many.
-    fn stream<Q, T>(&self, request: Request<Q>, work: fn(&Host, Q, &Sink<T>) -> Answer<()>) -> Reply<Events<T>>
+    fn stream<Q, T>(
+        &self,
+        request: Request<Q>,
+        work: fn(&Host, Q, &Sink<T>) -> Answer<()>,
+    ) -> Reply<Events<T>>
     where
         Q: Send + 'static,
         T: Send + 'static,

@@ -53,9 +53,14 @@ pub(super) fn optional(text: String) -> Option<String> {
 }
 
 impl Host {
-    /// A session by ID, prefix or name.
+    /// A session by ID, prefix or name. Error: NOT_FOUND, which tells a snapshot from nothing.
     pub(super) fn session(&self, text: &str) -> Answer<Arc<Session>> {
-        Ok(self.engine.session(text)?)
+        match self.session_first(text)? {
+            Target::Session(session) => Ok(session),
+            Target::Snapshot(_) => Err(Status::not_found(format!(
+                "{text} is a snapshot, and only a session will do; `aetherctl create --from {text}` makes one"
+            ))),
+        }
     }
 
     /// What a session or a snapshot holds now, for reading.

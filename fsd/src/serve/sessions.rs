@@ -68,7 +68,13 @@ impl Host {
         }
         let dir = Dir::open(store, store.snapshot(id).map_err(of_store)?.dir).map_err(of_store)?;
         let totals = dir.totals();
-        Ok(Listed { id, names: Vec::new(), created: Default::default(), files: totals.files, bytes: totals.bytes })
+        Ok(Listed {
+            id,
+            names: Vec::new(),
+            created: Default::default(),
+            files: totals.files,
+            bytes: totals.bytes,
+        })
     }
 
     pub(super) fn info(&self, session: &Session) -> v1::SessionInfo {

@@ -4,10 +4,7 @@ use std::io;
 
 use tonic::{Code, Status};
 
-use crate::{
-    fuse::MountError,
-    session::Error,
-};
+use crate::{fuse::MountError, session::Error};
 
 impl From<Error> for Status {
     fn from(error: Error) -> Status {
@@ -45,7 +42,6 @@ fn session_code(error: &Error) -> Code {
         | Error::NotPermitted
         | Error::Newer { .. }
         | Error::Mounted(_)
-        | Error::Sealing(_)
         | Error::InUse(..) => Code::FailedPrecondition,
         Error::NameTooLong
         | Error::Invalid(_)
@@ -72,9 +68,9 @@ fn store_code(error: &cas::Error) -> Code {
         | cas::Error::Foreign { .. } => Code::DataLoss,
         cas::Error::Database { .. } => Code::Internal,
         cas::Error::UnknownSnapshot(_) | cas::Error::NoSuchSnapshot(_) => Code::NotFound,
-        cas::Error::AmbiguousSnapshot { .. }
-        | cas::Error::ShortSnapshot(_)
-        | cas::Error::NotASnapshot(_) => Code::InvalidArgument,
+        cas::Error::AmbiguousSnapshot { .. } | cas::Error::ShortSnapshot(_) | cas::Error::NotASnapshot(_) => {
+            Code::InvalidArgument
+        }
         cas::Error::Newer { .. }
         | cas::Error::NotADirectory(_)
         | cas::Error::SourceChanged(_)

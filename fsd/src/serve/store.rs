@@ -149,7 +149,8 @@ fn findings(report: &FsckReport, state_dir: &Path) -> Vec<v1::FsckFinding> {
     }
     if report.index_errors > 0 {
         let advice = if report.repaired { "it was made anew" } else { "run `aetherctl fsck --repair`" };
-        let detail = format!("{} entries of the index disagree with the packs; {advice}", report.index_errors);
+        let detail =
+            format!("{} entries of the index disagree with the packs; {advice}", report.index_errors);
         let index = finding(FsckKind::Index, Path::new("store/index.redb"), 0, detail);
         findings.push(v1::FsckFinding { repaired: report.repaired, ..index });
     }

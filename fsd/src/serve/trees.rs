@@ -36,7 +36,11 @@ impl Host {
         dir_entry(last_name(&path), &found)
     }
 
-    pub(super) fn read_file(&self, request: v1::ReadFileRequest, sink: &Sink<v1::ReadFileFrame>) -> Answer<()> {
+    pub(super) fn read_file(
+        &self,
+        request: v1::ReadFileRequest,
+        sink: &Sink<v1::ReadFileFrame>,
+    ) -> Answer<()> {
         let v1::ReadFileRequest { id, path, offset, length } = request;
         let path = InnerPath::parse(&path)?;
         let state = self.state(&id)?;
@@ -52,7 +56,8 @@ impl Host {
         let mut at = offset;
         while at < end {
             let mut data = vec![0; READ_FRAME_BYTES_MAX.min((end - at) as usize)];
-            let read = state.read(self.engine.store(), &found, at, &mut data).map_err(about(&path.of(&id)))?;
+            let read =
+                state.read(self.engine.store(), &found, at, &mut data).map_err(about(&path.of(&id)))?;
             data.truncate(read);
             at += read as u64;
             sink.send(v1::ReadFileFrame { data })?;

@@ -16,8 +16,11 @@ use super::{
 pub const XATTR_NAME_BYTES_MAX: usize = 255;
 /// The longest value, in bytes (XATTR_SIZE_MAX).
 pub const XATTR_VALUE_BYTES_MAX: usize = 64 << 10;
-/// All names and values of one inode, in bytes: what one record of the log and one object of the store hold with ease.
-pub const XATTRS_BYTES_MAX: usize = 1 << 20;
+/// All names and values of one inode, in bytes. Half of what the store accepts of one encoded set, so that what is set can
+/// always be sealed, whatever the encoding adds.
+const XATTRS_BYTES_MAX: usize = cas::xattrs::TOTAL_LEN_MAX / 2;
+/// What the encoding adds for each attribute, at most.
+const XATTR_OVERHEAD_BYTES: usize = 16;
 
 /// What to set; the rest stays.
 #[derive(Clone, Copy, Debug, Default)]
@@ -113,7 +116,7 @@ impl Session {
                 _ => {}
             }
             xattrs.insert(name.to_vec(), value.to_vec());
-            let bytes: usize = xattrs.iter().map(|(name, value)| name.len() + value.len()).sum();
+            let bytes: usize = xattrs.iter().map(|(name, value)| XATTR_OVERHEAD_BYTES + name.len() + value.len()).sum();
             if bytes > XATTRS_BYTES_MAX { Err(Error::TooLarge(XATTRS_BYTES_MAX as u64)) } else { Ok(()) }
         })
     }

@@ -151,6 +151,10 @@ impl Engine {
         let now = self.shared.clock.now();
         let base = from.unwrap_or(self.empty);
         let store = &self.shared.store;
+        // Under `naming`, as is taking snapshots off the list: what is on it now cannot be collected before the session roots it.
+        if from.is_some() && !store.keeps(base)? {
+            return Err(cas::Error::UnknownSnapshot(base).into());
+        }
         let mut state = State::of_snapshot(store, base)?;
         state.epoch = self.shared.next_epoch();
         if from.is_none() {
@@ -167,31 +171,44 @@ impl Engine {
         Ok(self.insert(Session::new(Arc::clone(&self.shared), meta, state, position)))
     }
 
-    /// A new session that is what `parent` is now. One record, whatever the size, while the parent is in use. Errors:
-    /// `NameTaken`, `NoSpace`.
-    pub fn fork(&self, parent: &Session, name: Option<String>) -> Result<Arc<Session>> {
+    /// New sessions that are what `parent` is now, one for each label, all of one cut. One record each, whatever the size,
+    /// while the parent is in use; all are made or none. Errors: `NameTaken`, `NoSpace`.
+    pub fn fork(&self, parent: &Session, names: &[Option<String>]) -> Result<Vec<Arc<Session>>> {
         let _naming = self.naming.lock();
-        self.check_name(name.as_deref())?;
-        let meta = Meta {
+        names.iter().try_for_each(|name| self.check_name(name.as_deref()))?;
+        let created = self.shared.clock.now();
+        let meta = |name: &Option<String>| Meta {
             id: self.entropy.session_id(),
-            name,
+            name: name.clone(),
             parent: Some(parent.meta.id),
             origin: parent.meta.origin,
             depth: parent.meta.depth + 1,
-            created: self.shared.clock.now(),
+            created,
         };
+        let metas: Vec<Meta> = names.iter().map(meta).collect();
         let _gate = parent.gate.write();
         let mut state = parent.state.write();
         parent.check_alive()?;
-        let record = Record::Fork { parent: parent.meta.id, meta: meta.clone() };
-        self.shared.durability.log.append(Purpose::Grow, |out| record.encode(out))?;
+        for (done, meta) in metas.iter().enumerate() {
+            let record = Record::Fork { parent: parent.meta.id, meta: meta.clone() };
+            let log = &self.shared.durability.log;
+            if let Err(error) = log.append(Purpose::Grow, |out| record.encode(out)) {
+                for made in &metas[..done] {
+                    log.append(Purpose::Shrink, |out| Record::Discard(made.id).encode(out))?;
+                }
+                return Err(error);
+            }
+        }
         state.epoch = self.shared.next_epoch();
         let mut child = state.clone();
-        child.epoch = self.shared.next_epoch();
         child.drop_orphans();
         let anchor = parent.anchor.load(Ordering::Acquire);
-        // Under the parent's lock: a seal that moves the parent's anchor, and a trim after it, must know of this one.
-        Ok(self.insert(Session::new(Arc::clone(&self.shared), meta, child, anchor)))
+        // Under the parent's lock: a seal that moves the parent's anchor, and a trim after it, must know of these.
+        let insert = |meta| {
+            let state = State { epoch: self.shared.next_epoch(), ..child.clone() };
+            self.insert(Session::new(Arc::clone(&self.shared), meta, state, anchor))
+        };
+        Ok(metas.into_iter().map(insert).collect())
     }
 
     /// Ends a session and lets go of its space. The caller made sure that it is not mounted.
@@ -257,8 +274,20 @@ impl Engine {
         dry_run: bool,
         progress: &mut dyn FnMut(GcProgress),
     ) -> Result<GcReport> {
-        self.shared.durability.settle()?;
-        Ok(self.shared.store.gc(|| Ok(self.gc_roots()), dry_run, progress)?)
+        let mut unsettled = None;
+        let roots = || {
+            let roots = self.gc_roots();
+            // Behind the roots: what the log may bring back after power loss must not be older than they are.
+            self.shared.durability.settle().map(|()| roots).map_err(|error| {
+                unsettled = Some(error);
+                cas::Error::Cancelled
+            })
+        };
+        let report = self.shared.store.gc(roots, dry_run, progress);
+        match unsettled {
+            Some(error) => Err(error),
+            None => Ok(report?),
+        }
     }
 
     /// What sessions refer to in the store. Asked for while no seal is under way.
@@ -359,13 +388,17 @@ impl Engine {
         session
     }
 
-    /// What is to be done every second or so: bounds what power loss can take, the length of the log, and how long a quiet
-    /// session keeps its changes in segments. Failures are logged and tried again the next time.
-    pub fn tick(&self) {
+    /// Makes everything recorded so far durable, and removes dead segments. To be called every second or so, from a thread of
+    /// its own: it bounds what power loss can take, so nothing slow may hold it up. Failures are logged and tried again.
+    pub fn settle(&self) {
         if let Err(error) = self.shared.durability.settle() {
             tracing::error!(%error, "cannot sync; changes since the last sync would not survive power loss");
-            return;
         }
+    }
+
+    /// Seals sessions that are quiet or hold up the log, and trims the log. To be called every second or so. Failures are
+    /// logged and tried again.
+    pub fn tidy(&self) {
         let log = &self.shared.durability.log;
         let crowded = log.position() - log.start() > self.shared.limits.log_bytes_max;
         let old = log.position().saturating_sub(self.shared.limits.log_bytes_max / 2);
@@ -419,8 +452,8 @@ fn check_label(name: Option<&str>) -> Result<()> {
     if name.starts_with(SessionId::PREFIX) || name.starts_with(SnapshotId::PREFIX) {
         return malformed("a name must not look like an ID");
     }
-    if name.chars().any(|c| c.is_control() || c == '/' || c.is_whitespace()) {
-        return malformed("a name has no slashes, spaces or control characters");
+    if name.chars().any(|c| c.is_control() || c == '/' || c == ':' || c.is_whitespace()) {
+        return malformed("a name has no slashes, colons, spaces or control characters");
     }
     Ok(())
 }

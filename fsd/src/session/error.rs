@@ -120,9 +120,6 @@ pub enum Error {
     /// The session is mounted, and what was asked would pull it away.
     #[error("{0} is mounted; unmount it first or use --force")]
     Mounted(SessionId),
-    /// Another seal of the session is under way.
-    #[error("{0} is being sealed already")]
-    Sealing(SessionId),
     /// A snapshot cannot be removed, because sessions stand on it.
     #[error("{0} is the base of {1}; discard that first")]
     InUse(SnapshotId, SessionId),

@@ -89,7 +89,7 @@ impl Session {
     }
 
     /// Writes the session's state into the log anew, so that the log before need not be kept for it.
-    pub(super) fn write_anchor(&self) -> Result<()> {
+    pub fn write_anchor(&self) -> Result<()> {
         let state = self.state.write();
         self.check_alive()?;
         let log = &self.shared.durability.log;

@@ -60,6 +60,16 @@ pub enum Change {
     Gone,
 }
 
+impl Change {
+    /// The place among the added names, and the inode, of a name that was added.
+    pub fn added(&self) -> Option<(u64, u64)> {
+        match self {
+            Change::Added { ino, seq } => Some((*seq, *ino)),
+            Change::Gone => None,
+        }
+    }
+}
+
 /// One step of a change. A log record holds those of one operation; all or none of them happen.
 #[derive(Clone, Debug)]
 pub enum Effect {
