@@ -3,7 +3,6 @@
 use std::{
     fs, io,
     panic::{AssertUnwindSafe, catch_unwind},
-    path::PathBuf,
     sync::{Arc, mpsc},
     thread::{self, JoinHandle},
     time::Duration,
@@ -38,12 +37,10 @@ pub enum DaemonError {
     #[error(transparent)]
     Socket(#[from] SocketError),
     /// A session that was to be mounted is not there.
-    #[error("--mount {session}:{}: {source}", dir.display())]
+    #[error("--mount {wanted}: {source}")]
     NoSession {
         /// As it was given.
-        session: String,
-        /// The mount point.
-        dir: PathBuf,
+        wanted: String,
         /// Why not.
         #[source]
         source: session::Error,
@@ -135,11 +132,8 @@ fn open_engine(state: &StateDir, accept_loss: bool) -> Result<Arc<Engine>, Daemo
 
 fn mount(engine: &Engine, mounts: &Mounts, wanted: &StartMount) -> Result<(), DaemonError> {
     let StartMount { session, dir } = wanted;
-    let found = engine.session(session).map_err(|source| DaemonError::NoSession {
-        session: session.clone(),
-        dir: dir.clone(),
-        source,
-    })?;
+    let unknown = |source| DaemonError::NoSession { wanted: format!("{session}:{}", dir.display()), source };
+    let found = engine.session(session).map_err(unknown)?;
     let failed = |source| DaemonError::Mount { session: session.clone(), source };
     mounts.mount(&found, dir, MountOptions::default()).map_err(failed)?;
     tracing::info!(session = %found.id(), dir = %dir.display(), "mounted");

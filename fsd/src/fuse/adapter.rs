@@ -69,6 +69,11 @@ fn parse(name: &OsStr) -> Result<Name> {
     Name::parse(name.as_bytes())
 }
 
+/// Whether an attribute's name is in one of Linux's namespaces. The kernel leaves that to file systems, see xattr(7).
+fn is_in_namespace(name: &OsStr) -> bool {
+    ["user.", "trusted.", "security.", "system."].iter().any(|prefix| name.as_bytes().starts_with(prefix.as_bytes()))
+}
+
 fn empty(reply: ReplyEmpty, op: &'static str, ino: INodeNo, done: Result<()>) {
     match done {
         Ok(()) => reply.ok(),
@@ -394,6 +399,9 @@ impl Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         self.requests.count(Op::setxattr);
+        if !is_in_namespace(name) {
+            return reply.error(Errno::EOPNOTSUPP);
+        }
         let how = match flags {
             0 => SetXattr::Any,
             libc::XATTR_CREATE => SetXattr::Create,
@@ -405,6 +413,9 @@ impl Filesystem for Adapter {
 
     fn getxattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
         self.requests.count(Op::getxattr);
+        if !is_in_namespace(name) {
+            return reply.error(Errno::EOPNOTSUPP);
+        }
         let value = self.session.xattrs(ino.0);
         let value = value.and_then(|mut all| all.remove(name.as_bytes()).ok_or(Error::NoAttribute));
         xattr(reply, size, value);
@@ -424,6 +435,9 @@ impl Filesystem for Adapter {
 
     fn removexattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         self.requests.count(Op::removexattr);
+        if !is_in_namespace(name) {
+            return reply.error(Errno::EOPNOTSUPP);
+        }
         empty(reply, "removexattr", ino, self.session.remove_xattr(ino.0, name.as_bytes()));
     }
 

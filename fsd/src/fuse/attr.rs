@@ -72,15 +72,14 @@ fn system_time(time: Time) -> SystemTime {
         .unwrap_or(SystemTime::UNIX_EPOCH)
 }
 
-/// A time as the kernel sends it.
+/// A time as the kernel sends it. `fuser` takes both the seconds and the nanoseconds of a time before 1970 for parts of the
+/// distance to it, while the kernel's nanoseconds count forward (0.18: `system_time_from_time`).
 pub(super) fn time(time: SystemTime) -> Time {
     match time.duration_since(SystemTime::UNIX_EPOCH) {
         Ok(since) => Time { secs: since.as_secs() as i64, nanos: since.subsec_nanos() },
         Err(before) => {
             let before = before.duration();
-            let borrow = (before.subsec_nanos() > 0) as i64;
-            let nanos = (1_000_000_000 - before.subsec_nanos()) % 1_000_000_000;
-            Time { secs: -(before.as_secs() as i64) - borrow, nanos }
+            Time { secs: -(before.as_secs() as i64), nanos: before.subsec_nanos() }
         }
     }
 }
@@ -90,12 +89,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_before_1970_survive() {
-        for secs in [-5, -1, 0, 1, 1 << 33] {
-            for nanos in [0, 1, 999_999_999] {
-                let t = Time { secs, nanos };
-                assert_eq!(time(system_time(t)), t);
-            }
+    fn times_before_1970_are_what_the_kernel_meant() {
+        // What fuser makes of the kernel's (secs, nanos), and what it takes back for the same moment.
+        for (secs, nanos) in [(-5, 0), (-5, 1), (-1, 999_999_999), (-1, 0), (0, 0), (0, 1), (1 << 33, 5)] {
+            let t = Time { secs, nanos };
+            let distance = Duration::new(secs.unsigned_abs(), nanos);
+            let from_fuser = match secs < 0 {
+                true => SystemTime::UNIX_EPOCH - distance,
+                false => SystemTime::UNIX_EPOCH + distance,
+            };
+            assert_eq!(time(from_fuser), t);
+            let to_fuser = match SystemTime::UNIX_EPOCH.duration_since(system_time(t)) {
+                Ok(before) => -(before.as_nanos() as i128),
+                Err(after) => after.duration().as_nanos() as i128,
+            };
+            assert_eq!(to_fuser, i128::from(secs) * 1_000_000_000 + i128::from(nanos));
         }
     }
 }

@@ -34,7 +34,8 @@ const THREADS: usize = 2;
 const READ_AHEAD_KIB: &str = "1024";
 /// How long the end of the daemon waits for busy mounts to let go.
 const GOODBYE: Duration = Duration::from_secs(3);
-const KIND: &str = "fuse.aetherfs";
+/// What the table of mounts calls ours: with the subtype if fusermount3 made it, without if root did it by mount(2).
+const KINDS: [&str; 2] = ["fuse.aetherfs", "fuse"];
 
 /// How to mount.
 #[derive(Clone, Copy, Debug, Default)]
@@ -156,7 +157,10 @@ impl Mounts {
     /// state's lock held: every mount that carries this state's tag is then a dead one.
     pub fn clean_up(&self) -> Vec<PathBuf> {
         let entries = mountinfo::read().unwrap_or_default();
-        let ours = entries.into_iter().filter(|e| e.kind == KIND && e.source.ends_with(&self.tag));
+        let ours = entries
+            .into_iter()
+            .filter(|e| KINDS.contains(&e.kind.as_str()) && e.source.starts_with("aetherfs:"))
+            .filter(|e| e.source.ends_with(&self.tag));
         let mut cleaned = Vec::new();
         for entry in ours {
             match unmount(&entry.dir, true) {

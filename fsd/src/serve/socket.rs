@@ -84,7 +84,6 @@ fn remove_stale(path: &Path) -> Result<(), SocketError> {
 }
 
 /// Lets the daemon's own user and root in. The socket's mode says the same, unless somebody changes it.
-#[expect(clippy::result_large_err, reason = "tonic's signature of an interceptor")]
 pub(super) fn check_peer(request: Request<()>) -> Result<Request<()>, Status> {
     let peer = request.extensions().get::<UdsConnectInfo>().and_then(|info| info.peer_cred);
     let own = geteuid().as_raw();

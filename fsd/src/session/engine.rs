@@ -220,7 +220,9 @@ impl Engine {
         self.shared.durability.log.append(Purpose::Shrink, |out| record.encode(out))?;
         session.discarded.store(true, Ordering::Release);
         self.sessions.write().remove(&session.meta.id);
-        let orphaned = std::mem::replace(&mut state.inodes, imbl::OrdMap::new());
+        // Whoever still has the handle must find a root.
+        let root = imbl::OrdMap::unit(ROOT, Arc::clone(state.root()));
+        let orphaned = std::mem::replace(&mut state.inodes, root);
         state.dirs = imbl::OrdMap::new();
         drop(state);
         session.cursor.lock().retire();

@@ -132,7 +132,7 @@ enum At {
     Added(u64),
 }
 
-/// The entries of a directory from a cookie on: those of the base that did not change, then the added ones.
+/// The entries of a directory from a cookie on: the names of the base that are not gone, then those it does not have.
 fn walk(
     dir: &DirNode,
     delta: Option<&DirDelta>,
@@ -146,17 +146,26 @@ fn walk(
     if let Some(base) = dir.base.as_ref().filter(|_| !in_added) {
         for index in from as u32..base.count() {
             let entry = base.entry(index)?;
-            let changed = delta.is_some_and(|delta| delta.names.contains_key(entry.name));
+            let at = match delta.and_then(|delta| delta.names.get(entry.name)) {
+                None => At::Base(index, entry.ino),
+                // Replaced: it stays where it was, so that nobody is shown it twice.
+                Some(Change::Added { ino, .. }) => At::Added(*ino),
+                Some(Change::Gone) => continue,
+            };
             // An index plus one is never 0, so no cookie handed out means "from the start".
-            let next = prefix | (index as u64 + 1);
-            if !changed && !sink(entry.name, At::Base(index, entry.ino), next)? {
+            if !sink(entry.name, at, prefix | (index as u64 + 1))? {
                 return Ok(());
             }
         }
     }
     let Some(delta) = delta else { return Ok(()) };
     for (&seq, name) in delta.added.range(if in_added { from } else { 0 }..) {
+        let shown = match &dir.base {
+            Some(base) => base.find(name.as_bytes())?.is_some(),
+            None => false,
+        };
         if let Some(Change::Added { ino, .. }) = delta.names.get(name)
+            && !shown
             && !sink(name.as_bytes(), At::Added(*ino), prefix | ADDED | (seq + 1))?
         {
             return Ok(());

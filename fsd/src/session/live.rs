@@ -13,7 +13,7 @@ use std::sync::{
     atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
-use cas::{Attrs, Store, disk::Disk};
+use cas::{Attrs, Kind, Store, disk::Disk};
 use parking_lot::{Mutex, RwLock, RwLockWriteGuard};
 
 use super::{
@@ -162,7 +162,8 @@ impl Session {
     /// Whether anything differs from the base, other than what only orphans hold.
     pub fn has_changes(&self) -> bool {
         let state = self.state.read();
-        state.inodes.len() > state.orphans.len() + 1 || !state.dirs.is_empty()
+        let named = |dir: &u64| !state.orphans.contains(dir);
+        state.inodes.len() > state.orphans.len() + 1 || state.dirs.keys().any(named)
     }
 
     /// The position of the log from which this session can be replayed.
@@ -223,7 +224,11 @@ impl<'a> Change<'a> {
             if self.is_adopted(parent) {
                 break;
             }
-            next = self.found(parent)?;
+            next = match self.found(parent) {
+                // Its other names may be all that the holder still knows. A seal looks for it under all of them.
+                Err(Error::Stale(_)) if next.kind != Kind::Dir && next.attrs.nlink > 1 => break,
+                found => found?,
+            };
         }
         self.effects.extend(chain.into_iter().rev());
         Ok(())

@@ -72,8 +72,10 @@ impl Session {
             log.append(Purpose::Grow, |out| record.encode(out))?;
         }
         self.anchor.store(position, Ordering::Release);
-        for (&dir, delta) in &cut.dirs {
-            let base = cut.inodes.get(&dir).and_then(|inode| match &inode.body {
+        for &dir in cut.dirs.keys() {
+            // As they are now, not as the cut had them: who began to list after the cut was promised what came since.
+            let Some(delta) = state.dirs.get(&dir) else { continue };
+            let base = state.inodes.get(&dir).and_then(|inode| match &inode.body {
                 Body::Dir(Some(base)) => base.open(store).ok().cloned(),
                 _ => None,
             });
@@ -316,14 +318,20 @@ impl SealedDirs {
         let mut inodes = imbl::OrdMap::new();
         for (&ino, inode) in &live.inodes {
             let unchanged = cut.inodes.get(&ino).is_some_and(|before| Arc::ptr_eq(before, inode));
-            if ino == ROOT || live.orphans.contains(&ino) || !unchanged {
+            if live.orphans.contains(&ino) {
+                // Without what is above it: it has no place there any more.
+                inodes.insert(ino, Arc::clone(inode));
+            } else if ino == ROOT || !unchanged {
                 self.keep(&mut inodes, live, ino);
             }
         }
         let mut dirs = imbl::OrdMap::new();
         for (&dir, delta) in &live.dirs {
+            if live.orphans.contains(&dir) {
+                dirs.insert(dir, delta.clone());
+                continue;
+            }
             let rest = match cut.dirs.get(&dir) {
-                _ if live.orphans.contains(&dir) => delta.clone(),
                 Some(before) => since(delta, before),
                 None => delta.clone(),
             };

@@ -160,7 +160,7 @@ impl State {
         match effect {
             Effect::Inode(ino, inode) => {
                 self.inodes.insert(*ino, Arc::clone(inode));
-                self.next_ino = self.next_ino.max(ino + 1);
+                self.next_ino = self.next_ino.max(ino.saturating_add(1));
             }
             Effect::Attrs(ino, attrs, atime) => self.change(*ino, |inode| {
                 inode.attrs = *attrs;
@@ -229,11 +229,13 @@ impl State {
 
 impl DirDelta {
     fn add(&mut self, name: &Name, ino: u64) {
-        let seq = self.next_seq;
-        self.next_seq += 1;
-        if let Some(Change::Added { seq, .. }) = self.names.insert(name.clone(), Change::Added { ino, seq }) {
-            self.added.remove(&seq);
-        }
+        // A name that is replaced keeps its place: who is in the middle of a listing must not be shown it twice.
+        let seq = match self.names.get(name) {
+            Some(Change::Added { seq, .. }) => *seq,
+            Some(Change::Gone) | None => self.next_seq,
+        };
+        self.next_seq = self.next_seq.max(seq + 1);
+        self.names.insert(name.clone(), Change::Added { ino, seq });
         self.added.insert(seq, name.clone());
     }
 
