@@ -11,8 +11,10 @@ use nix::errno::Errno;
 use nix::mount::{MntFlags, umount2};
 use nix::sys::statvfs::statvfs;
 
-/// What the mount table calls our mounts.
-const FSTYPE: &str = "fuse.aetherfs";
+/// What the mount table calls our mounts: with the subtype if fusermount3 made it, without if root did it by mount(2).
+const FSTYPES: [&[u8]; 2] = [b"fuse.aetherfs", b"fuse"];
+/// What their sources begin with.
+const SOURCE: &[u8] = b"aetherfs:";
 /// A daemon that is alive but stuck keeps its mount: it may yet come to.
 const PROBE_MAX: Duration = Duration::from_secs(2);
 
@@ -40,8 +42,9 @@ fn mount_dirs(table: &[u8]) -> Vec<Vec<u8>> {
 fn mount_dir(line: &[u8]) -> Option<Vec<u8>> {
     let mut fields = line.split(|&b| b == b' ');
     let dir = fields.nth(4)?;
-    let fstype = fields.skip_while(|field| *field != b"-").nth(1)?;
-    (fstype == FSTYPE.as_bytes()).then(|| unescaped(dir))
+    let mut fields = fields.skip_while(|field| *field != b"-").skip(1);
+    let (fstype, source) = (fields.next()?, fields.next()?);
+    (FSTYPES.contains(&fstype) && source.starts_with(SOURCE)).then(|| unescaped(dir))
 }
 
 /// The kernel writes space, tab, newline and backslash as three octal digits.
@@ -89,9 +92,10 @@ mod tests {
     #[test]
     fn reads_the_mount_table() {
         let table = b"22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw\n\
-            40 22 0:35 / /mnt/a\\040b\\134c rw - fuse.aetherfs aetherfs rw,user_id=0\n\
+            40 22 0:35 / /mnt/a\\040b\\134c rw - fuse.aetherfs aetherfs:ses_x:1 rw,user_id=0\n\
             41 22 0:36 / /mnt/other rw shared:2 master:3 - fuse.sshfs host rw\n\
-            42 22 0:37 / /mnt/z rw shared:4 - fuse.aetherfs aetherfs rw\n";
+            43 22 0:38 / /mnt/foreign rw - fuse other rw\n\
+            42 22 0:37 / /mnt/z rw shared:4 - fuse aetherfs:ses_y:1 rw\n";
         assert_eq!(mount_dirs(table), [b"/mnt/z".to_vec(), b"/mnt/a b\\c".to_vec()]);
         assert!(mount_dirs(b"garbage\n\n1 2 3").is_empty());
     }

@@ -35,11 +35,6 @@ impl Progress {
         }
         self.bar.set_message(message);
     }
-
-    /// Says something without tearing the bar.
-    pub(crate) fn say(&self, text: &str) {
-        self.bar.suspend(|| eprintln!("{text}"));
-    }
 }
 
 impl Drop for Progress {

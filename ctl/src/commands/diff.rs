@@ -25,13 +25,13 @@ use crate::text::{kind_name, width};
     after_help = "With -z a line is its fields, each ended by a NUL and none quoted: `A`, path; `R`, old path, new path.\n\n\
     With --patch, contents that are binary or over 1 MiB and what git has no words for are named in a line \
     `# not shown: PATH (REASON)`, which git apply skips.\n\n\
-    Examples:\n  aetherctl diff work\n  aetherctl diff work fix-1 --stat\n  aetherctl diff work --patch | git apply\n  \
+    Examples:\n  aetherctl diff work\n  aetherctl diff fix-1 work --stat\n  aetherctl diff work --patch | git apply\n  \
     aetherctl diff work -z | xargs -0 -n1"
 )]
 pub(crate) struct Args {
-    /// A session or snapshot: the new side, or the old one if there is a B
+    /// A session or snapshot: what to look at
     a: String,
-    /// A session or snapshot: the new side
+    /// A session or snapshot to compare it with [default: the base of A]
     b: Option<String>,
     /// Count changed lines, as git diff --stat does
     #[arg(long, conflicts_with = "patch")]

@@ -8,10 +8,11 @@ use crate::context::{Context, JsonArray};
 use crate::failure::{Failure, exit_code_of};
 use crate::json;
 
-/// Discard sessions and give back their space
+/// Discard sessions, or snapshots, and give back their space
 ///
 /// A mounted session is refused without --force, which unmounts it first. Each session is tried; those that fail are named
-/// on stderr. Snapshots that were sealed stay.
+/// on stderr. Snapshots that were sealed stay
+/// until they are named here themselves; their space comes back with the next gc.
 #[derive(clap::Args)]
 #[command(
     after_help = "Examples:\n  aetherctl discard ses_0123456789abcdef\n  aetherctl discard fix-1 fix-2 fix-3 --force"

@@ -105,6 +105,5 @@ fn kind_name(kind: FsckKind) -> &'static str {
         FsckKind::Corrupt => "corrupt",
         FsckKind::Missing => "missing",
         FsckKind::Index => "index",
-        FsckKind::Log => "log",
     }
 }

@@ -40,8 +40,7 @@ fn document(stats: &StatsReply) -> Value {
         "mounts": stats.mounts,
         "store": {
             "snapshots": store.snapshots,
-            "chunks": store.chunks,
-            "dir_objects": store.dir_objects,
+            "objects": store.objects,
             "packs": store.packs,
             "pack_bytes": store.pack_bytes,
             "index_bytes": store.index_bytes,
@@ -72,7 +71,7 @@ fn rows(stats: &StatsReply) -> Vec<(String, String)> {
         ("state".to_string(), quoted(&stats.state_dir)),
         ("sessions".to_string(), format!("{}, {} mounts", stats.sessions, stats.mounts)),
         ("snapshots".to_string(), store.snapshots.to_string()),
-        ("store".to_string(), format!("{} chunks, {} dir objects", store.chunks, store.dir_objects)),
+        ("store".to_string(), format!("{} objects", store.objects)),
         ("packs".to_string(), format!("{}, {}", store.packs, size(store.pack_bytes))),
         ("index".to_string(), size(store.index_bytes)),
         (

@@ -171,13 +171,7 @@ impl Aether for Fake {
             ImportDone { snapshot: SNAPSHOT.to_string(), files: 2, elapsed_us: 7, ..ImportDone::default() };
         let progress =
             ImportProgress { phase: ImportPhase::Loading.into(), bytes_total: 9, ..Default::default() };
-        let warning =
-            ImportWarning { path: b"log\n".to_vec(), message: "changed while it was read".to_string() };
-        let events = [
-            import_event::Event::Progress(progress),
-            import_event::Event::Warning(warning),
-            import_event::Event::Done(done),
-        ];
+        let events = [import_event::Event::Progress(progress), import_event::Event::Done(done)];
         let events = events.map(|event| Ok(ImportEvent { event: Some(event) }));
         Ok(Response::new(Box::pin(tokio_stream::iter(events))))
     }

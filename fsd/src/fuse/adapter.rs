@@ -1,21 +1,13 @@
 //! The kernel's requests: each handler converts, calls the engine, replies.
 
-use std::{
-    cell::RefCell,
-    ffi::OsStr,
-    io,
-    os::unix::ffi::OsStrExt,
-    path::Path,
-    sync::Arc,
-    time::SystemTime,
-};
+use std::{cell::RefCell, ffi::OsStr, io, os::unix::ffi::OsStrExt, path::Path, sync::Arc, time::SystemTime};
 
 use cas::Kind;
 use fuser::{
-    BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo,
-    InitFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
-    ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request,
-    TimeOrNow, WriteFlags,
+    BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, FileType, Filesystem, FopenFlags, Generation,
+    INodeNo, InitFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
+    ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs,
+    ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 
 use super::{
@@ -24,7 +16,8 @@ use super::{
     requests::{Op, Requests},
 };
 use crate::session::{
-    Allocate, Error, Found, NAME_BYTES_MAX, Name, New, Rename, Result, Seek, Session, SetAttrs, SetTime, SetXattr,
+    Allocate, Error, Found, NAME_BYTES_MAX, Name, New, Rename, Result, Seek, Session, SetAttrs, SetTime,
+    SetXattr,
 };
 
 /// The largest READ and WRITE: what the kernel allows without raising fs.fuse.max_pages_limit.
@@ -71,7 +64,9 @@ fn parse(name: &OsStr) -> Result<Name> {
 
 /// Whether an attribute's name is in one of Linux's namespaces. The kernel leaves that to file systems, see xattr(7).
 fn is_in_namespace(name: &OsStr) -> bool {
-    ["user.", "trusted.", "security.", "system."].iter().any(|prefix| name.as_bytes().starts_with(prefix.as_bytes()))
+    ["user.", "trusted.", "security.", "system."]
+        .iter()
+        .any(|prefix| name.as_bytes().starts_with(prefix.as_bytes()))
 }
 
 fn empty(reply: ReplyEmpty, op: &'static str, ino: INodeNo, done: Result<()>) {
@@ -382,7 +377,16 @@ impl Filesystem for Adapter {
                 let block = 4096;
                 let (total, free) = (space.total_bytes / block, space.free_bytes / block);
                 let inodes = crate::session::INODES_MAX;
-                reply.statfs(total, free, free, inodes, inodes, block as u32, NAME_BYTES_MAX as u32, block as u32);
+                reply.statfs(
+                    total,
+                    free,
+                    free,
+                    inodes,
+                    inodes,
+                    block as u32,
+                    NAME_BYTES_MAX as u32,
+                    block as u32,
+                );
             }
             Err(error) => reply.error(errno(&error)),
         }
@@ -487,7 +491,15 @@ impl Filesystem for Adapter {
         empty(reply, "fallocate", ino, self.session.allocate(ino.0, offset, length, how));
     }
 
-    fn lseek(&self, _req: &Request, ino: INodeNo, _fh: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {
+    fn lseek(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        _fh: FileHandle,
+        offset: i64,
+        whence: i32,
+        reply: ReplyLseek,
+    ) {
         self.requests.count(Op::lseek);
         let what = match whence {
             libc::SEEK_DATA => Seek::Data,

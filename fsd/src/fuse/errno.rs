@@ -23,7 +23,11 @@ pub(super) fn errno(error: &Error) -> Errno {
         Error::Stale(_) | Error::Unknown(_) => Errno::ESTALE,
         Error::NoSpace => Errno::ENOSPC,
         Error::NameTaken { .. } | Error::Mounted(_) | Error::InUse(..) => Errno::EBUSY,
-        Error::Io { .. } | Error::Store(_) | Error::Damaged { .. } | Error::Newer { .. } => Errno::EIO,
+        Error::Io { .. }
+        | Error::SyncFailed
+        | Error::Store(_)
+        | Error::Damaged { .. }
+        | Error::Newer { .. } => Errno::EIO,
     }
 }
 

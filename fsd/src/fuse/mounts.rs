@@ -280,8 +280,11 @@ impl Mounts {
     /// Unmounts a session; returns how many mounts that were. Error: `Busy`.
     pub fn unmount_session(&self, session: SessionId) -> Result<usize, MountError> {
         let table = self.table.lock();
-        let mounts: Vec<_> =
-            table.iter().filter(|(_, m)| m.session.id() == session).map(|(id, m)| (*id, m.dir.clone())).collect();
+        let mounts: Vec<_> = table
+            .iter()
+            .filter(|(_, m)| m.session.id() == session)
+            .map(|(id, m)| (*id, m.dir.clone()))
+            .collect();
         drop(table);
         mounts.iter().try_for_each(|(id, dir)| self.take_away(*id, dir))?;
         Ok(mounts.len())
@@ -324,6 +327,14 @@ impl Mounts {
         let mut list: Vec<_> = self.table.lock().values().map(Mounted::info).collect();
         list.sort_by(|a, b| a.dir.cmp(&b.dir));
         list
+    }
+
+    /// The mount that `path` is in, if it is one of these. By name first; symbolic links are followed only after that, so the
+    /// daemon at most looks names up in its own mount.
+    pub fn around(&self, path: &Path) -> Option<MountInfo> {
+        let mounts = self.list();
+        let inside = |path: &Path| mounts.iter().find(|mount| path.starts_with(&mount.dir)).cloned();
+        inside(path).or_else(|| inside(&path.canonicalize().ok()?))
     }
 
     /// Requests answered so far, by operation, over all mounts of this process.
@@ -376,7 +387,9 @@ fn denied_or_failed(dir: &Path, options: MountOptions, source: io::Error) -> Mou
     }
     let advice = match options.allow_other {
         true => format!("{source}; --allow-other needs `user_allow_other` in /etc/fuse.conf and fusermount3"),
-        false => format!("{source}; an ordinary user needs fusermount3 (package fuse3) and must own the directory"),
+        false => {
+            format!("{source}; an ordinary user needs fusermount3 (package fuse3) and must own the directory")
+        }
     };
     MountError::Denied { dir, advice }
 }

@@ -121,7 +121,7 @@ pub(super) fn session_info(session: &Session, changes: Changes, mounts: &[MountI
         mounts: mounts.iter().filter(|mount| mount.session == meta.id).map(mount_info).collect(),
         changed_inodes: changes.inodes,
         changed_bytes: changes.bytes,
-        log_position: session.anchor(),
+        log_position: session.position(),
         sealed,
     }
 }

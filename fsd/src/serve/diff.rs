@@ -19,9 +19,8 @@ impl Host {
     pub(super) fn diff(&self, request: v1::DiffRequest, sink: &Sink<v1::DiffEntry>) -> Answer<()> {
         let v1::DiffRequest { a, b, patch, stat, expand_renames } = request;
         let store = self.engine.store();
-        let (old, new) = if b.is_empty() { self.own_sides(&a)? } else { (self.side(&a)?, self.side(&b)?) };
-        let mut differences = diff(store, &old, &new, expand_renames || patch)?;
-        differences.sort_by(|a, b| components(a.path()).cmp(components(b.path())));
+        let (old, new) = if b.is_empty() { self.own_sides(&a)? } else { (self.side(&b)?, self.side(&a)?) };
+        let differences = diff(store, &old, &new, expand_renames || patch)?;
         let moved = Moved::of(&differences);
         let with_content = patch || stat;
         for difference in differences {
@@ -51,10 +50,6 @@ impl Host {
             }
         }
     }
-}
-
-fn components(path: &[u8]) -> impl Iterator<Item = &[u8]> {
-    path.split(|&byte| byte == b'/')
 }
 
 /// The renamed directories: new path to old.
@@ -191,13 +186,6 @@ impl Comparison<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_directory_is_followed_by_what_is_beneath_it() {
-        let mut paths = [&b"a.c"[..], b"a/b", b"a", b"a-b"];
-        paths.sort_by(|a, b| components(a).cmp(components(b)));
-        assert_eq!(paths, [&b"a"[..], b"a/b", b"a-b", b"a.c"]);
-    }
 
     #[test]
     fn the_nearest_renamed_directory_says_where_a_file_was() {

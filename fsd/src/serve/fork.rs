@@ -40,8 +40,7 @@ impl Host {
             Some(dir) => self.mount_each(&forks, &dir)?,
             None => {}
         }
-        // All are the same now, so one is counted for all.
-        let changes = forks.first().map_or(Changes::default(), |fork| Changes::of(fork));
+        let changes = Changes::default();
         let mounts = self.mounts.list();
         let sessions = forks.iter().map(|fork| session_info(fork, changes, &mounts)).collect();
         Ok(v1::ForkReply { sessions, elapsed_us })

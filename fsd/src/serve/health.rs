@@ -30,9 +30,7 @@ impl Host {
         let databases = ["index.redb", "catalogue.redb"];
         Ok(v1::StoreStats {
             snapshots: stats.snapshots,
-            // The index does not tell the two kinds apart: an object's name does not depend on its kind.
-            chunks: stats.objects,
-            dir_objects: 0,
+            objects: stats.objects,
             packs: stats.packs,
             pack_bytes: stats.pack_bytes,
             index_bytes: databases.iter().map(|name| disk_bytes(&store_dir.join(name))).sum(),

@@ -51,7 +51,7 @@ fn session_code(error: &Error) -> Code {
         | Error::Ambiguous { .. }
         | Error::MalformedId { .. } => Code::InvalidArgument,
         Error::TooManyLinks | Error::NoSpace => Code::ResourceExhausted,
-        Error::Damaged { .. } => Code::DataLoss,
+        Error::Damaged { .. } | Error::SyncFailed => Code::DataLoss,
         // By path, nobody names an inode that is not there.
         Error::Stale(_) => Code::Internal,
         Error::Io { source, .. } => state_io_code(source),

@@ -22,8 +22,16 @@ impl Host {
     pub(super) fn import(&self, request: v1::ImportRequest, sink: &Sink<v1::ImportEvent>) -> Answer<()> {
         let path = host_path(&request.path)?;
         let name = optional(request.name);
-        if path.starts_with(&self.state_dir) {
-            let message = format!("{} is in the daemon's own state", path.display());
+        if path.starts_with(&self.state_dir) || self.state_dir.starts_with(&path) {
+            let message = format!("{} holds the daemon's own state, or is in it", path.display());
+            return Err(Status::failed_precondition(message));
+        }
+        if let Some(mount) = self.mounts.around(&path) {
+            let message = format!(
+                "{} is in a mount of this daemon, which must not wait for itself; `aetherctl seal {}` gives its snapshot",
+                path.display(),
+                mount.session
+            );
             return Err(Status::failed_precondition(message));
         }
         let watch = sink.watch();

@@ -4,13 +4,7 @@ use std::sync::Arc;
 
 use cas::{Attrs, Time, xattrs::Xattrs};
 
-use super::{
-    Error, Result,
-    live::Session,
-    log::Purpose,
-    state::Effect,
-    tree::Found,
-};
+use super::{Error, Result, live::Session, log::Purpose, state::Effect, tree::Found};
 
 /// The longest name of an extended attribute, in bytes (XATTR_NAME_MAX).
 pub const XATTR_NAME_BYTES_MAX: usize = 255;
@@ -116,7 +110,8 @@ impl Session {
                 _ => {}
             }
             xattrs.insert(name.to_vec(), value.to_vec());
-            let bytes: usize = xattrs.iter().map(|(name, value)| XATTR_OVERHEAD_BYTES + name.len() + value.len()).sum();
+            let bytes: usize =
+                xattrs.iter().map(|(name, value)| XATTR_OVERHEAD_BYTES + name.len() + value.len()).sum();
             if bytes > XATTRS_BYTES_MAX { Err(Error::TooLarge(XATTRS_BYTES_MAX as u64)) } else { Ok(()) }
         })
     }

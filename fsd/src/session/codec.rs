@@ -5,7 +5,6 @@ use cas::{Digest, Time};
 /// Appends fields.
 pub(crate) trait Put {
     fn u8(&mut self, v: u8);
-    fn u16(&mut self, v: u16);
     fn u32(&mut self, v: u32);
     fn u64(&mut self, v: u64);
     fn time(&mut self, v: Time);
@@ -17,9 +16,6 @@ pub(crate) trait Put {
 impl Put for Vec<u8> {
     fn u8(&mut self, v: u8) {
         self.push(v);
-    }
-    fn u16(&mut self, v: u16) {
-        self.extend_from_slice(&v.to_le_bytes());
     }
     fn u32(&mut self, v: u32) {
         self.extend_from_slice(&v.to_le_bytes());
@@ -54,9 +50,6 @@ impl<'a> Take<'a> {
     }
     pub(crate) fn u8(&mut self) -> Option<u8> {
         self.array().map(u8::from_le_bytes)
-    }
-    pub(crate) fn u16(&mut self) -> Option<u16> {
-        self.array().map(u16::from_le_bytes)
     }
     pub(crate) fn u32(&mut self) -> Option<u32> {
         self.array().map(u32::from_le_bytes)

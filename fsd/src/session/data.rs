@@ -45,6 +45,9 @@ pub enum Seek {
     Hole,
 }
 
+/// Part of a file that its session alone can see: its range, and where in which segment it is.
+type OwnPart = (Range<u64>, Arc<Segment>, u64);
+
 /// Reads a range that lies within the file: fills all of `buf`.
 pub(super) fn fill(store: &Store, file: &FileBody, offset: u64, buf: &mut [u8]) -> Result<()> {
     for (range, origin) in file.origins(offset..offset + buf.len() as u64) {
@@ -62,7 +65,12 @@ pub(super) fn fill(store: &Store, file: &FileBody, offset: u64, buf: &mut [u8]) 
 }
 
 /// The first range of data at `offset` or behind it, cut at `offset` and at `size`.
-pub(super) fn next_data(store: &Store, file: &FileBody, size: u64, offset: u64) -> Result<Option<Range<u64>>> {
+pub(super) fn next_data(
+    store: &Store,
+    file: &FileBody,
+    size: u64,
+    offset: u64,
+) -> Result<Option<Range<u64>>> {
     for (range, origin) in file.origins(offset..size) {
         match origin {
             Origin::Hole => {}
@@ -144,7 +152,7 @@ impl Session {
     }
 
     /// The places in segments that a range consists of, if all of it is this session's own. Called with the gate held.
-    fn exclusive(&self, ino: u64, range: &Range<u64>) -> Option<Vec<(Range<u64>, Arc<Segment>, u64)>> {
+    fn exclusive(&self, ino: u64, range: &Range<u64>) -> Option<Vec<OwnPart>> {
         let state = self.state.read();
         let inode = state.inodes.get(&ino)?;
         let Body::File(file) = &inode.body else { return None };
@@ -152,7 +160,9 @@ impl Session {
             return None;
         }
         let own = |(part, origin)| match origin {
-            Origin::Segment { segment, offset, epoch } if epoch == state.epoch => Some((part, segment, offset)),
+            Origin::Segment { segment, offset, epoch } if epoch == state.epoch => {
+                Some((part, segment, offset))
+            }
             _ => None,
         };
         file.origins(range.clone()).into_iter().map(own).collect()

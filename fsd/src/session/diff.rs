@@ -87,6 +87,9 @@ struct Differ<'a> {
     common_ino_max: u64,
     pairs: Vec<(Found, Found, Vec<u8>, Vec<u8>)>,
     loose: [Vec<Loose>; 2],
+    /// Paths that were found to be renamed: when the directory around one turns out to be renamed, too, and is compared,
+    /// it must not be met again.
+    renamed: [HashSet<Vec<u8>>; 2],
     out: Vec<Difference>,
 }
 
@@ -108,16 +111,20 @@ pub fn diff(store: &Store, old: &Side, new: &Side, expand_renames: bool) -> Resu
         common_ino_max: common_ino_max.max(CREATED_MIN - 1),
         pairs: Vec::new(),
         loose: [Vec::new(), Vec::new()],
+        renamed: [HashSet::new(), HashSet::new()],
         out: Vec::new(),
     };
     let roots = (old.state.root(), new.state.root());
     differ.pairs.push((Found::changed(ROOT, roots.0), Found::changed(ROOT, roots.1), Vec::new(), Vec::new()));
     differ.run()?;
     let mut out = differ.out;
-    // Component by component: a directory's own contents come right behind it.
-    let components = |d: &Difference| -> Vec<Vec<u8>> { d.path().split(|&b| b == b'/').map(<[u8]>::to_vec).collect() };
-    out.sort_by_cached_key(components);
+    out.sort_by(|a, b| components(a.path()).cmp(components(b.path())));
     Ok(out)
+}
+
+/// Sorted by these, what is in a directory comes right behind it.
+fn components(path: &[u8]) -> impl Iterator<Item = &[u8]> {
+    path.split(|&byte| byte == b'/')
 }
 
 impl Differ<'_> {
@@ -139,7 +146,9 @@ impl Differ<'_> {
     }
 
     fn compare_dirs(&mut self, old: &Found, new: &Found, old_path: &[u8], new_path: &[u8]) -> Result<()> {
-        let (a, b) = (self.entries(0, old)?, self.entries(1, new)?);
+        let (mut a, mut b) = (self.entries(0, old)?, self.entries(1, new)?);
+        a.retain(|(name, _)| !self.renamed[0].contains(&join(old_path, name)));
+        b.retain(|(name, _)| !self.renamed[1].contains(&join(new_path, name)));
         let (mut a, mut b) = (a.into_iter().peekable(), b.into_iter().peekable());
         loop {
             let order = match (a.peek(), b.peek()) {
@@ -209,7 +218,8 @@ impl Differ<'_> {
         let (a, b, size) = (old.file()?, new.file()?, old.attrs.size);
         let shared = a.base.is_some() && a.base == b.base;
         let same_front = if shared { a.base_visible.min(b.base_visible) } else { 0 };
-        let mut ranges = vec![same_front..size];
+        let mut ranges = Vec::with_capacity(1 + a.extents.len() + b.extents.len());
+        ranges.push(same_front..size);
         for file in [&a, &b] {
             let covered = file.extents.iter().map(|(at, extent)| at..(at + extent.len).min(same_front));
             ranges.extend(covered.filter(|range| !range.is_empty()));
@@ -253,6 +263,8 @@ impl Differ<'_> {
             let (old, new) = (old.found.clone(), new.found.clone());
             self.void(0, i);
             self.void(1, j);
+            self.renamed[0].insert(old_path.clone());
+            self.renamed[1].insert(new_path.clone());
             if old.kind == Kind::Dir && (self.expand_renames || !self.same_tree(&old, &new)?) {
                 self.pairs.push((old.clone(), new.clone(), old_path.clone(), new_path.clone()));
             }
@@ -350,4 +362,16 @@ fn join(dir: &[u8], name: &Name) -> Vec<u8> {
     }
     path.extend_from_slice(name.as_bytes());
     path
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_is_followed_by_what_is_beneath_it() {
+        let mut paths = [&b"a.c"[..], b"a/b", b"a", b"a-b"];
+        paths.sort_by(|a, b| components(a).cmp(components(b)));
+        assert_eq!(paths, [&b"a"[..], b"a/b", b"a-b", b"a.c"]);
+    }
 }

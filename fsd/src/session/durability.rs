@@ -1,10 +1,13 @@
 //! Group commit: one sync serves everybody who waits. Segments first, then the log, then the files that the log let go of.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 use parking_lot::Mutex;
 
-use super::{Result, log::Log, segment::Pool};
+use super::{Error, Result, log::Log, segment::Pool};
 
 /// The log and the segments it refers to.
 #[derive(Debug)]
@@ -13,6 +16,8 @@ pub struct Durability {
     pub log: Log,
     /// The segments.
     pub pool: Arc<Pool>,
+    /// A sync failed. Linux tells of a lost write once and then calls the pages clean, so no later sync can be believed.
+    failed: AtomicBool,
     /// Held by the one sync that is under way. Nothing else is locked around it.
     turn: Mutex<()>,
 }
@@ -20,7 +25,7 @@ pub struct Durability {
 impl Durability {
     /// Joins the two.
     pub fn new(log: Log, pool: Arc<Pool>) -> Durability {
-        Durability { log, pool, turn: Mutex::new(()) }
+        Durability { log, pool, failed: AtomicBool::new(false), turn: Mutex::new(()) }
     }
 
     /// Returns when everything that was recorded before the call survives power loss.
@@ -50,12 +55,20 @@ impl Durability {
     }
 
     fn sync_now(&self) -> Result<()> {
+        if self.failed.load(Ordering::Relaxed) {
+            return Err(Error::SyncFailed);
+        }
         // Taken before the log is synced: the records that let go of these segments are in it already.
         let dead = self.pool.dead();
         // What is recorded from here on may name bytes that this sync misses.
         let covered = self.log.position();
-        self.pool.sync()?;
-        self.log.sync(covered)?;
+        if let Err(error) = self.pool.sync().and_then(|()| self.log.sync(covered)) {
+            // A full disk refuses the mark before anything is synced: that can be tried again.
+            if !matches!(error, Error::NoSpace) {
+                self.failed.store(true, Ordering::Relaxed);
+            }
+            return Err(error);
+        }
         self.pool.bury(&dead)?;
         Ok(())
     }

@@ -25,8 +25,8 @@ use super::{
     inode::{BaseDir, Body, ROOT, XattrSet},
     live::{Session, Shared},
     log::Purpose,
-    recover::Recovery,
     record::{Meta, Record, anchor},
+    recover::Recovery,
     replay::Replay,
     seal::{SealProgress, Sealed},
     segment::Pool,
@@ -102,13 +102,7 @@ impl Engine {
             .into_iter()
             .map(|r| (r.meta.id, Arc::new(Session::new(Arc::clone(&shared), r.meta, r.state, r.anchor))))
             .collect();
-        Ok(Engine {
-            shared,
-            entropy,
-            empty,
-            sessions: RwLock::new(sessions),
-            naming: Mutex::new(()),
-        })
+        Ok(Engine { shared, entropy, empty, sessions: RwLock::new(sessions), naming: Mutex::new(()) })
     }
 
     /// The store.
@@ -162,7 +156,8 @@ impl Engine {
             let attrs = Attrs { uid: owner.0, gid: owner.1, mtime: now, ctime: now, ..root.attrs };
             state.apply(&Effect::Attrs(ROOT, attrs, now));
         }
-        let meta = Meta { id: self.entropy.session_id(), name, parent: None, origin: base, depth: 0, created: now };
+        let meta =
+            Meta { id: self.entropy.session_id(), name, parent: None, origin: base, depth: 0, created: now };
         let log = &self.shared.durability.log;
         let position = log.position();
         for record in anchor(&meta, &state, self.shared.limits.part_bytes) {
@@ -271,11 +266,7 @@ impl Engine {
     }
 
     /// Frees what no snapshot and no session reaches. Waits for imports and seals that are under way.
-    pub fn gc(
-        &self,
-        dry_run: bool,
-        progress: &mut dyn FnMut(GcProgress),
-    ) -> Result<GcReport> {
+    pub fn gc(&self, dry_run: bool, progress: &mut dyn FnMut(GcProgress)) -> Result<GcReport> {
         let mut unsettled = None;
         let roots = || {
             let roots = self.gc_roots();
@@ -430,7 +421,8 @@ impl Engine {
         // Read before the sync: what it says is durable afterwards.
         let log = &self.shared.durability.log;
         let position = log.position();
-        let needed = self.sessions().iter().map(|s| s.anchor.load(Ordering::Acquire)).min().unwrap_or(position);
+        let needed =
+            self.sessions().iter().map(|s| s.anchor.load(Ordering::Acquire)).min().unwrap_or(position);
         if needed > log.start() + self.shared.limits.log_bytes_max / 4 {
             self.shared.durability.sync()?;
             log.trim(needed)?;
@@ -465,8 +457,7 @@ fn store_empty(store: &Store) -> Result<SnapshotId> {
     let mut writer = store.writer()?;
     let (dir, _) = writer.put_dir(Vec::new())?;
     let zero = Time::default();
-    let attrs =
-        Attrs { mode: 0o755, uid: 0, gid: 0, nlink: 2, rdev: 0, size: 0, mtime: zero, ctime: zero };
+    let attrs = Attrs { mode: 0o755, uid: 0, gid: 0, nlink: 2, rdev: 0, size: 0, mtime: zero, ctime: zero };
     let xattrs: Option<Digest> = None;
     let id = writer.put_snapshot(&Snapshot { attrs, xattrs, dir })?;
     writer.finish()?;

@@ -58,6 +58,11 @@ pub enum Error {
     /// The disk under the state directory is full.
     #[error("the disk that holds the state is full; delete files, discard sessions or run `aetherctl gc`")]
     NoSpace,
+    /// An earlier sync failed, and what it was to make durable may be lost.
+    #[error(
+        "an earlier sync of the state failed, so nothing since then is known to be safe; see the log, check the disk, and restart aetherfsd"
+    )]
+    SyncFailed,
     /// The operating system failed under the log or a segment.
     #[error("{}: {source}", path.display())]
     Io {

@@ -164,7 +164,9 @@ impl Extents {
                 let i = few.partition_point(|(at, _)| *at < offset);
                 i.checked_sub(1).map(|i| (few[i].0, &few[i].1))
             }
-            Extents::Many(many) => offset.checked_sub(1).and_then(|o| many.get_prev(&o)).map(|(at, e)| (*at, e)),
+            Extents::Many(many) => {
+                offset.checked_sub(1).and_then(|o| many.get_prev(&o)).map(|(at, e)| (*at, e))
+            }
         }
     }
 

@@ -1,5 +1,5 @@
 //! The inodes that a holder (the kernel, for a mount) may name by number: how often it was told of each, and where the
-//! untouched ones are in the base. 32 bytes an inode and the table's slack; forgotten when the holder forgets.
+//! untouched ones are in the base. about 56 bytes an inode with its key, and the table's slack; forgotten when the holder forgets.
 //!
 //! Locks: taken inside the session's state lock, never around it, and one shard at a time.
 

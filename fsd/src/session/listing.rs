@@ -67,16 +67,6 @@ impl Listings {
     pub(super) fn clear(&self) {
         self.0.lock().clear();
     }
-
-    /// Directories in the table.
-    pub fn len(&self) -> usize {
-        self.0.lock().len()
-    }
-
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
 }
 
 /// Receives an entry: its name, what it stands for, the cookie behind it. False: no room, it was not taken.
@@ -101,11 +91,11 @@ impl Session {
             && let Some((base, delta)) = self.listings.frozen(dir, wanted)
         {
             let then = DirNode { ino: dir, base };
-            return walk(&then, Some(&delta), wanted, cookie, &mut |name, _, next| {
-                match state.child(&now, &Name::parse(name)?)? {
-                    Some(found) => Ok(sink(name, &found, next)),
-                    None => Ok(true),
-                }
+            return walk(&then, Some(&delta), wanted, cookie, &mut |name, _, next| match state
+                .child(&now, &Name::parse(name)?)?
+            {
+                Some(found) => Ok(sink(name, &found, next)),
+                None => Ok(true),
             });
         }
         let cookie = if wanted == current { cookie } else { 0 };
@@ -132,13 +122,16 @@ enum At {
     Added(u64),
 }
 
+/// Is given a name, what it refers to and the cookie behind it; says whether to go on.
+type Visit<'v> = dyn FnMut(&[u8], At, u64) -> Result<bool> + 'v;
+
 /// The entries of a directory from a cookie on: the names of the base that are not gone, then those it does not have.
 fn walk(
     dir: &DirNode,
     delta: Option<&DirDelta>,
     generation: u64,
     cookie: u64,
-    sink: &mut dyn FnMut(&[u8], At, u64) -> Result<bool>,
+    sink: &mut Visit<'_>,
 ) -> Result<()> {
     let prefix = generation << GENERATION_SHIFT;
     let from = cookie & INDEX_MASK;

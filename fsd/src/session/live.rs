@@ -5,8 +5,8 @@
 //! and only then the effects are applied. So the order of the log is the order of the changes in memory, and what cannot be
 //! recorded does not happen.
 //!
-//! Locks, in this order: `gate`, `state`, `cursor`, a shard of `known`, the log's own. No I/O but the log's append happens
-//! under `state`.
+//! Locks, in this order: `gate`, `state`, `cursor`, a shard of `known`, the log's own. Under `state` no I/O happens
+//! but the log's append and look-ups in dir objects and attribute sets of the store; bytes of files never move under it.
 
 use std::sync::{
     Arc,
@@ -74,8 +74,8 @@ pub struct Session {
     pub(super) discarded: AtomicBool,
     /// When it changed last, on the monotonic clock, in microseconds.
     pub(super) changed_us: AtomicU64,
-    /// Changes since it was created, forked or replayed.
-    pub(super) changes: AtomicU64,
+    /// The position behind its last record.
+    pub(super) position: AtomicU64,
 }
 
 impl Session {
@@ -94,7 +94,7 @@ impl Session {
             sealing: Mutex::new(()),
             discarded: AtomicBool::new(false),
             changed_us,
-            changes: AtomicU64::new(0),
+            position: AtomicU64::new(anchor),
         }
     }
 
@@ -171,9 +171,9 @@ impl Session {
         self.anchor.load(Ordering::Acquire)
     }
 
-    /// Operations that changed it, since it was created, forked or replayed.
-    pub fn changes(&self) -> u64 {
-        self.changes.load(Ordering::Relaxed)
+    /// The position of the log behind its last change, or where it begins there.
+    pub fn position(&self) -> u64 {
+        self.position.load(Ordering::Relaxed)
     }
 
     /// A discarded session takes no more records: a replay would bring it back. Called with the state's lock held.
@@ -257,12 +257,12 @@ impl<'a> Change<'a> {
             return Ok(());
         }
         let record = Record::Apply(self.session.meta.id, effects);
-        self.session.shared.durability.log.append(purpose, |out| record.encode(out))?;
+        let position = self.session.shared.durability.log.append(purpose, |out| record.encode(out))?;
         let Record::Apply(_, effects) = record else { unreachable!("made above") };
         effects.iter().for_each(|effect| self.state.apply(effect));
         let shared = &self.session.shared;
         self.session.changed_us.store(shared.clock.monotonic_us(), Ordering::Relaxed);
-        self.session.changes.fetch_add(1, Ordering::Relaxed);
+        self.session.position.store(position, Ordering::Relaxed);
         Ok(())
     }
 }

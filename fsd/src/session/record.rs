@@ -165,10 +165,13 @@ fn images(state: &State) -> impl Iterator<Item = Effect> + '_ {
 fn image_of(ino: u64, inode: &Arc<Inode>) -> Vec<Effect> {
     let Body::File(file) = &inode.body else { return vec![Effect::Inode(ino, Arc::clone(inode))] };
     let bare = FileBody { extents: Default::default(), ..file.clone() };
-    let mut effects = vec![Effect::Inode(ino, Arc::new(Inode { body: Body::File(bare), ..(**inode).clone() }))];
+    let mut effects =
+        vec![Effect::Inode(ino, Arc::new(Inode { body: Body::File(bare), ..(**inode).clone() }))];
     effects.extend(file.extents.iter().map(|(start, extent)| match extent.data {
         Data::Hole => Effect::Punch(ino, start..start + extent.len),
-        Data::Segment { segment, offset, .. } => Effect::Write { ino, start, len: extent.len, segment, offset },
+        Data::Segment { segment, offset, .. } => {
+            Effect::Write { ino, start, len: extent.len, segment, offset }
+        }
     }));
     effects
 }

@@ -123,7 +123,14 @@ impl<'a> Writing<'a> {
     fn new(store: &'a Store, cut: &'a State) -> Result<Writing<'a>> {
         let extra = linked_dirs(store, cut)?;
         let writer = store.writer()?;
-        Ok(Writing { store, cut, writer, extra, sealed: SealedDirs::default(), progress: SealProgress::default() })
+        Ok(Writing {
+            store,
+            cut,
+            writer,
+            extra,
+            sealed: SealedDirs::default(),
+            progress: SealProgress::default(),
+        })
     }
 
     /// Writes every directory that may differ from the base, children first. Returns the root's.

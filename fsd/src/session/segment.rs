@@ -52,7 +52,10 @@ impl Segment {
             return Err(Error::Damaged {
                 path: self.path(),
                 position: offset + read as u64,
-                reason: format!("{} bytes are missing; the changes that stood there are lost", buf.len() - read),
+                reason: format!(
+                    "{} bytes are missing; the changes that stood there are lost",
+                    buf.len() - read
+                ),
             });
         }
         Ok(())
@@ -283,7 +286,8 @@ impl Cursor {
         let mut left = len;
         while left > 0 {
             let Some((segment, next, end)) = self.current.as_mut().filter(|(_, next, end)| next < end) else {
-                let want = (self.last_len * 4).clamp(pool.limits.segment_bytes_min, pool.limits.segment_bytes_max);
+                let want =
+                    (self.last_len * 4).clamp(pool.limits.segment_bytes_min, pool.limits.segment_bytes_max);
                 let (segment, len) = pool.create(want)?;
                 self.last_len = want;
                 self.current = Some((segment, 0, len));

@@ -162,7 +162,9 @@ impl State {
     pub fn is_empty_dir(&self, dir: &DirNode) -> bool {
         let in_base = dir.base.as_ref().map_or(0, |base| base.count() as usize);
         // What is gone was in the base, so an empty directory is one whose changes are as many as its names in the base.
-        self.dirs.get(&dir.ino).map_or(in_base == 0, |delta| delta.added.is_empty() && delta.names.len() == in_base)
+        self.dirs
+            .get(&dir.ino)
+            .map_or(in_base == 0, |delta| delta.added.is_empty() && delta.names.len() == in_base)
     }
 
     /// Walks from the root. Error: `NotFound`, `NotADirectory`.
