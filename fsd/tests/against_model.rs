@@ -1,0 +1,55 @@
+//! Random operations on the engine and on a dull model of it: every answer and every tree must be the same.
+//!
+//! `AETHERFS_MODEL_CASES` sets how many sequences are tried, `AETHERFS_MODEL_SEED` which; a failure prints the shortest one
+//! that still fails.
+#![allow(dead_code, unreachable_pub, reason = "modules shared by several test programs")]
+
+mod common;
+mod model;
+
+use std::cell::RefCell;
+
+use common::{host::Opening, runner, setting, template::Template};
+use model::{
+    ops::{self, Step},
+    runner::{Runner, Stop, Tally},
+};
+use proptest::prelude::*;
+
+/// Whole trees are compared every so many steps.
+const COMPARE_EVERY: usize = 12;
+
+fn run(steps: &[Step], tally: &mut Tally) -> Result<(), String> {
+    let (mut target, world) = Template::get().start(Opening::first(7));
+    let mut runner = Runner::new(world);
+    let said = |at: usize, stop: Stop| format!("step {at}: {stop:?}").replace("\\n", "\n");
+    runner.compare_all(&mut target).map_err(|stop| said(0, stop))?;
+    for (at, step) in steps.iter().enumerate() {
+        runner.step(&mut target, step).map_err(|stop| said(at, stop))?;
+        if at % COMPARE_EVERY == COMPARE_EVERY - 1 || at + 1 == steps.len() {
+            runner.compare_all(&mut target).map_err(|stop| said(at, stop))?;
+        }
+    }
+    for (what, (done, failed)) in runner.tally {
+        let all = tally.entry(what).or_default();
+        (all.0, all.1) = (all.0 + done, all.1 + failed);
+    }
+    target.engine.close().map_err(|error| error.to_string())
+}
+
+#[test]
+fn the_engine_does_what_the_model_does() {
+    let steps = prop::collection::vec(ops::step(), 20..100);
+    let cases = setting("AETHERFS_MODEL_CASES", 96);
+    let tally = RefCell::new(Tally::new());
+    let result =
+        runner(cases).run(&steps, |steps| run(&steps, &mut tally.borrow_mut()).map_err(TestCaseError::fail));
+    if let Err(error) = result {
+        panic!("{error}");
+    }
+    let tally = tally.into_inner();
+    println!("{tally:?}");
+    assert!(tally.len() >= 24, "every operation was tried");
+    let seldom: Vec<_> = tally.iter().filter(|(_, (done, _))| *done < cases / 6).collect();
+    assert!(seldom.is_empty(), "these hardly ever succeed, so little is tested: {seldom:?}");
+}

@@ -1,0 +1,76 @@
+//! Engines: on a simulated disk that can be killed and cut off, or on a directory of this host.
+
+use std::sync::Arc;
+
+use cas::{Store, disk::Disk, sim::SimDisk, store::Options, sys::SysDisk};
+use fsd::session::{Boot, Engine, Limits, Parts, Result};
+
+use super::{
+    ambient::{ManualClock, SeededEntropy},
+    faulty::{Fault, FaultyDisk},
+};
+
+/// Bounds that make a few operations fill log files and segments.
+pub fn tight() -> Limits {
+    Limits {
+        log_file_bytes: 16 << 10,
+        log_bytes_max: 48 << 10,
+        part_bytes: 2 << 10,
+        segment_bytes_min: 16 << 10,
+        segment_bytes_max: 64 << 10,
+        idle_us: 60_000_000,
+    }
+}
+
+/// How to open an engine.
+#[derive(Clone, Debug)]
+pub struct Opening {
+    /// The run of the machine.
+    pub boot: u8,
+    /// See [`Parts::accept_loss`].
+    pub accept_loss: bool,
+    /// Bounds.
+    pub limits: Limits,
+    /// Time, shared by all engines of a test.
+    pub clock: Arc<ManualClock>,
+    /// A fault of simulated disks.
+    pub fault: Option<Fault>,
+    /// Chance, shared likewise: no ID comes twice.
+    pub entropy: Arc<SeededEntropy>,
+}
+
+impl Opening {
+    /// The first run, with tight bounds and a clock that stands still unless told.
+    pub fn first(seed: u64) -> Opening {
+        let (clock, entropy) = (Arc::new(ManualClock::new(0)), Arc::new(SeededEntropy::new(seed)));
+        Opening { boot: 1, accept_loss: false, limits: tight(), fault: None, clock, entropy }
+    }
+
+    /// The same, after the machine was started again.
+    pub fn rebooted(&self) -> Opening {
+        Opening { boot: self.boot + 1, ..self.clone() }
+    }
+
+    /// Opens store and engine on any disk.
+    pub fn open(&self, disk: Arc<dyn Disk>) -> Result<Engine> {
+        let options = Options { pack_bytes_max: 8 << 20, batch_bytes: 64 << 10 };
+        let store = Store::open_with(Arc::clone(&disk), options)?;
+        let (clock, entropy) = (Arc::clone(&self.clock), Arc::clone(&self.entropy));
+        let (boot, accept_loss, limits) = (Boot([self.boot; 16]), self.accept_loss, self.limits);
+        Engine::open(Parts { disk, store, clock, entropy, boot, accept_loss, limits })
+    }
+
+    /// Opens on a simulated disk.
+    pub fn open_sim(&self, disk: &SimDisk) -> Result<Engine> {
+        match self.fault {
+            Some(fault) => self.open(Arc::new(FaultyDisk { disk: disk.clone(), fault })),
+            None => self.open(Arc::new(disk.clone())),
+        }
+    }
+
+    /// Opens on a directory of this host, with the bounds of a host.
+    pub fn open_dir(&self, dir: &std::path::Path) -> Result<Engine> {
+        let disk = SysDisk::open(dir).unwrap();
+        Opening { limits: Limits::default(), ..self.clone() }.open(Arc::new(disk))
+    }
+}

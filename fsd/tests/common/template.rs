@@ -1,0 +1,40 @@
+//! A simulated disk with the base in its store, made once for all tests of a program.
+
+use std::sync::OnceLock;
+
+use cas::{SnapshotId, sim::SimDisk};
+
+use super::{base, host::Opening};
+use crate::model::{engine::EngineTarget, tree::Tree, world::World};
+
+/// A disk, and what is on it.
+pub struct Template {
+    disk: SimDisk,
+    snapshot: SnapshotId,
+    tree: Tree,
+}
+
+impl Template {
+    /// The one that all tests share.
+    pub fn get() -> &'static Template {
+        static TEMPLATE: OnceLock<Template> = OnceLock::new();
+        TEMPLATE.get_or_init(|| {
+            let disk = SimDisk::new(0);
+            let engine = Opening::first(0).open_sim(&disk).unwrap();
+            let tree = base::tree();
+            let snapshot = base::store(engine.store(), &tree);
+            engine.close().unwrap();
+            drop(engine);
+            Template { disk: disk.kill(), snapshot, tree }
+        })
+    }
+
+    /// A copy of the disk, with one durable session over the base, and the model of it.
+    pub fn start(&self, opening: Opening) -> (EngineTarget, World) {
+        let mut target = EngineTarget::open(self.disk.kill(), opening, Vec::new()).unwrap();
+        let session = target.engine.create(Some(self.snapshot), None, (0, 0)).unwrap();
+        target.ids.push(session.id());
+        target.engine.durability().sync().unwrap();
+        (target, World::new(&self.tree))
+    }
+}

@@ -1,0 +1,333 @@
+//! A daemon of one test: started on a state of its own, asked over gRPC, and gone with its mounts when the test ends.
+
+use std::{
+    fs::{self, File},
+    future::Future,
+    os::unix::ffi::OsStrExt,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::mpsc,
+    thread,
+    time::Duration,
+};
+
+use nix::{
+    mount::{MntFlags, umount2},
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use proto::v1::{
+    CreateRequest, DiffKind, DiffRequest, DiscardRequest, ForkRequest, ImportRequest, ListDirRequest,
+    MountRequest, ReadFileRequest, SealRequest, SessionInfo, ShowRequest, UnmountRequest,
+    aether_client::AetherClient, import_event, seal_event, show_reply, unmount_request,
+};
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+use tonic::{Status, transport::Channel};
+
+/// How long a test may take: then its daemon is killed, so that whoever waits for it fails instead of waiting on.
+const TEST_SECONDS_MAX: u64 = 240;
+/// How often, 20 ms apart, a new daemon is asked whether it is there.
+const START_TRIES: u32 = 1500;
+
+type Client = AetherClient<Channel>;
+pub(crate) type Answer<T> = Result<T, Status>;
+
+/// A daemon and what it works on.
+pub(crate) struct Daemon {
+    child: Child,
+    runtime: Runtime,
+    client: Client,
+    /// Ends the watch over the current process when it is dropped.
+    _watch: mpsc::Sender<()>,
+    dir: TempDir,
+}
+
+impl Daemon {
+    /// Starts one, or says that there is no FUSE here.
+    pub(crate) fn start() -> Option<Daemon> {
+        if !Path::new("/dev/fuse").exists() {
+            eprintln!("no /dev/fuse: nothing is tested here");
+            return None;
+        }
+        // Directly in /tmp: a socket's path has at most 107 bytes.
+        let dir = tempfile::Builder::new().prefix("aether").tempdir_in("/tmp").expect("a directory in /tmp");
+        let runtime = Runtime::new().expect("a runtime");
+        let (child, client, watch) = spawn(dir.path(), &runtime);
+        Some(Daemon { child, runtime, client, _watch: watch, dir })
+    }
+
+    /// A path of this test's own.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// A new directory of this test's own.
+    pub(crate) fn new_dir(&self, name: &str) -> PathBuf {
+        let path = self.path(name);
+        fs::create_dir(&path).expect("a new directory");
+        path
+    }
+
+    pub(crate) fn state_dir(&self) -> PathBuf {
+        self.path("state")
+    }
+
+    /// kill -9, as a crash.
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().expect("the daemon runs");
+        self.child.wait().expect("the daemon is a child");
+    }
+
+    /// SIGTERM, and how it ended.
+    pub(crate) fn terminate(&mut self) -> ExitStatus {
+        kill(Pid::from_raw(self.child.id() as i32), Signal::SIGTERM).expect("the daemon runs");
+        self.child.wait().expect("the daemon is a child")
+    }
+
+    /// Starts again on the same state, after [`Daemon::kill`] or [`Daemon::terminate`].
+    pub(crate) fn restart(&mut self) {
+        let (child, client, watch) = spawn(self.dir.path(), &self.runtime);
+        (self.child, self.client, self._watch) = (child, client, watch);
+    }
+
+    /// Asks for anything.
+    pub(crate) fn ask<T, F: Future<Output = Answer<T>>>(
+        &self,
+        request: impl FnOnce(Client) -> F,
+    ) -> Answer<T> {
+        self.runtime.block_on(request(self.client.clone()))
+    }
+
+    pub(crate) fn import(&self, tree: &Path) -> Answer<String> {
+        let request = ImportRequest { path: bytes(tree), name: String::new() };
+        self.ask(async |mut client| {
+            let mut events = client.import(request).await?.into_inner();
+            loop {
+                match events.message().await?.and_then(|event| event.event) {
+                    Some(import_event::Event::Done(done)) => return Ok(done.snapshot),
+                    Some(_) => {}
+                    None => return Err(Status::internal("an import without an end")),
+                }
+            }
+        })
+    }
+
+    /// A new session; on an empty root if `from` is empty.
+    pub(crate) fn create(&self, from: &str) -> Answer<String> {
+        let request = CreateRequest { from: from.into(), ..Default::default() };
+        let reply = self.ask(async |mut client| client.create(request).await)?;
+        Ok(reply.into_inner().session.expect("a session").id)
+    }
+
+    pub(crate) fn fork(&self, session: &str) -> Answer<String> {
+        let request = ForkRequest { session: session.into(), count: 1, ..Default::default() };
+        let reply = self.ask(async |mut client| client.fork(request).await)?;
+        Ok(reply.into_inner().sessions.remove(0).id)
+    }
+
+    pub(crate) fn mount(&self, session: &str, dir: &Path) -> Answer<()> {
+        let request = MountRequest { session: session.into(), dir: bytes(dir), ..Default::default() };
+        self.ask(async |mut client| client.mount(request).await).map(drop)
+    }
+
+    pub(crate) fn mount_read_only(&self, session: &str, dir: &Path) -> Answer<()> {
+        let dir = bytes(dir);
+        let request = MountRequest { session: session.into(), dir, read_only: true, allow_other: false };
+        self.ask(async |mut client| client.mount(request).await).map(drop)
+    }
+
+    pub(crate) fn unmount(&self, dir: &Path) -> Answer<()> {
+        let target = Some(unmount_request::Target::Dir(bytes(dir)));
+        self.ask(async |mut client| client.unmount(UnmountRequest { target }).await).map(drop)
+    }
+
+    pub(crate) fn unmount_session(&self, session: &str) -> Answer<()> {
+        let target = Some(unmount_request::Target::Session(session.into()));
+        self.ask(async |mut client| client.unmount(UnmountRequest { target }).await).map(drop)
+    }
+
+    /// Unmounts what nobody uses. Tried again while it is busy: a child of another test that is between fork and exec has
+    /// copies of all files that this process had open.
+    pub(crate) fn unmount_unused(&self, dir: &Path) {
+        for _ in 0..100 {
+            match self.unmount(dir) {
+                Err(status) if status.message().contains("busy") => thread::sleep(Duration::from_millis(20)),
+                answer => return answer.expect("unmount"),
+            }
+        }
+        panic!("{} stays busy", dir.display());
+    }
+
+    /// Unmounts and mounts again: whatever the kernel remembered is gone.
+    pub(crate) fn remount(&self, session: &str, dir: &Path) {
+        self.unmount_unused(dir);
+        self.mount(session, dir).expect("mount again");
+    }
+
+    /// A new session on `from`, mounted on a new directory.
+    pub(crate) fn mounted(&self, from: &str, name: &str) -> (String, PathBuf) {
+        let session = self.create(from).expect("create");
+        let dir = self.new_dir(name);
+        self.mount(&session, &dir).expect("mount");
+        (session, dir)
+    }
+
+    /// A fork, mounted on a new directory.
+    pub(crate) fn forked(&self, session: &str, name: &str) -> (String, PathBuf) {
+        let fork = self.fork(session).expect("fork");
+        let dir = self.new_dir(name);
+        self.mount(&fork, &dir).expect("mount");
+        (fork, dir)
+    }
+
+    pub(crate) fn seal(&self, session: &str) -> Answer<String> {
+        let request = SealRequest { session: session.into() };
+        self.ask(async |mut client| {
+            let mut events = client.seal(request).await?.into_inner();
+            loop {
+                match events.message().await?.and_then(|event| event.event) {
+                    Some(seal_event::Event::Done(done)) => return Ok(done.snapshot),
+                    Some(_) => {}
+                    None => return Err(Status::internal("a seal without an end")),
+                }
+            }
+        })
+    }
+
+    /// Discards one session; the answer is that one's own code and message.
+    pub(crate) fn discard(&self, session: &str, force: bool) -> Answer<()> {
+        let request = DiscardRequest { ids: vec![session.into()], force };
+        let reply = self.ask(async |mut client| client.discard(request).await)?;
+        let result = reply.into_inner().results.remove(0);
+        if result.code == 0 { Ok(()) } else { Err(Status::new(result.code.into(), result.message)) }
+    }
+
+    pub(crate) fn show(&self, session: &str) -> SessionInfo {
+        let request = ShowRequest { id: session.into() };
+        let reply = self.ask(async |mut client| client.show(request).await).expect("show");
+        match reply.into_inner().item {
+            Some(show_reply::Item::Session(info)) => info,
+            other => panic!("not a session: {other:?}"),
+        }
+    }
+
+    /// The names in a directory, without a mount.
+    pub(crate) fn names(&self, id: &str, path: &str) -> Answer<Vec<Vec<u8>>> {
+        let request = ListDirRequest { id: id.into(), path: path.into() };
+        self.ask(async |mut client| {
+            let mut entries = client.list_dir(request).await?.into_inner();
+            let mut names = Vec::new();
+            while let Some(entry) = entries.message().await? {
+                names.push(entry.name);
+            }
+            Ok(names)
+        })
+    }
+
+    /// A file's bytes, without a mount.
+    pub(crate) fn read(&self, id: &str, path: &str) -> Answer<Vec<u8>> {
+        let request = ReadFileRequest { id: id.into(), path: path.into(), ..Default::default() };
+        self.ask(async |mut client| {
+            let mut frames = client.read_file(request).await?.into_inner();
+            let mut content = Vec::new();
+            while let Some(frame) = frames.message().await? {
+                content.extend_from_slice(&frame.data);
+            }
+            Ok(content)
+        })
+    }
+
+    /// What differs, by path.
+    pub(crate) fn diff(&self, a: &str, b: &str) -> Answer<Vec<(DiffKind, String)>> {
+        let request = DiffRequest { a: a.into(), b: b.into(), ..Default::default() };
+        self.ask(async |mut client| {
+            let mut entries = client.diff(request).await?.into_inner();
+            let mut differences = Vec::new();
+            while let Some(entry) = entries.message().await? {
+                differences.push((entry.kind(), String::from_utf8_lossy(&entry.path).into_owned()));
+            }
+            Ok(differences)
+        })
+    }
+
+    /// The mounts below this test's directory, as the kernel has them.
+    pub(crate) fn mounts(&self) -> Vec<PathBuf> {
+        mounts_below(self.dir.path())
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        // The directory goes next: nothing may be mounted in it by then.
+        for dir in mounts_below(self.dir.path()) {
+            detach(&dir);
+        }
+        if thread::panicking() {
+            let log = fs::read_to_string(self.path("log")).unwrap_or_default();
+            let lines: Vec<_> = log.lines().collect();
+            eprintln!("the daemon's last lines:\n{}", lines[lines.len().saturating_sub(20)..].join("\n"));
+        }
+    }
+}
+
+fn spawn(dir: &Path, runtime: &Runtime) -> (Child, Client, mpsc::Sender<()>) {
+    let socket = dir.join("s");
+    let log = File::options().create(true).append(true).open(dir.join("log")).expect("a log file");
+    let child = Command::new(env!("CARGO_BIN_EXE_aetherfsd"))
+        .arg("--state")
+        .arg(dir.join("state"))
+        .arg("--socket")
+        .arg(&socket)
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().expect("a second handle"))
+        .stderr(log)
+        .spawn()
+        .expect("the daemon starts");
+    let watch = watch(child.id());
+    (child, connect(dir, &socket, runtime), watch)
+}
+
+fn connect(dir: &Path, socket: &Path, runtime: &Runtime) -> Client {
+    let address = format!("unix://{}", socket.display());
+    for _ in 0..START_TRIES {
+        if let Ok(mut client) = runtime.block_on(AetherClient::connect(address.clone()))
+            && runtime.block_on(client.stats(proto::v1::StatsRequest {})).is_ok()
+        {
+            return client;
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+    panic!("the daemon does not answer:\n{}", fs::read_to_string(dir.join("log")).unwrap_or_default());
+}
+
+/// Kills the process if the test that it belongs to takes too long.
+fn watch(pid: u32) -> mpsc::Sender<()> {
+    let (sender, receiver) = mpsc::channel::<()>();
+    thread::spawn(move || {
+        let waited = receiver.recv_timeout(Duration::from_secs(TEST_SECONDS_MAX));
+        if waited == Err(mpsc::RecvTimeoutError::Timeout) {
+            eprintln!("the test hangs: killing its daemon, process {pid}");
+            let _ = kill(Pid::from_raw(pid as i32), Signal::SIGKILL);
+        }
+    });
+    sender
+}
+
+fn mounts_below(dir: &Path) -> Vec<PathBuf> {
+    let table = fs::read_to_string("/proc/self/mounts").expect("the table of mounts");
+    let dirs = table.lines().filter_map(|line| line.split(' ').nth(1)).map(PathBuf::from);
+    dirs.filter(|mount| mount.starts_with(dir)).collect()
+}
+
+fn detach(dir: &Path) {
+    if umount2(dir, MntFlags::MNT_DETACH).is_err() {
+        let _ = Command::new("fusermount3").arg("-uz").arg(dir).status();
+    }
+}
+
+fn bytes(path: &Path) -> Vec<u8> {
+    path.as_os_str().as_bytes().to_vec()
+}

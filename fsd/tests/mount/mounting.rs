@@ -1,0 +1,114 @@
+//! Mounts that are made, refused, and taken away.
+
+use std::{
+    fs::{self, File},
+    io::ErrorKind,
+    path::Path,
+};
+
+use tonic::{Code, Status};
+
+use crate::daemon::{Answer, Daemon};
+
+fn refused<T: std::fmt::Debug>(answer: Answer<T>, codes: &[Code], names: &str) {
+    let status: Status = answer.expect_err("it should be refused");
+    assert!(codes.contains(&status.code()), "{status:?}");
+    assert!(status.message().contains(names), "{:?} does not name {names}", status.message());
+}
+
+#[test]
+fn mounts_that_cannot_be_are_refused() {
+    let Some(daemon) = Daemon::start() else { return };
+    let (session, dir) = daemon.mounted("", "mnt");
+    let other = daemon.create("").expect("create");
+    let free = daemon.new_dir("free");
+    let file = daemon.path("file");
+    fs::write(&file, b"").expect("write");
+    let mount = |session: &str, dir: &Path| daemon.mount(session, dir);
+
+    refused(mount(&other, &dir), &[Code::AlreadyExists], "mnt");
+    refused(mount(&session, &free), &[Code::AlreadyExists, Code::FailedPrecondition], "mnt");
+    refused(mount(&other, &daemon.path("missing")), &[Code::NotFound], "missing");
+    refused(mount(&other, &file), &[Code::FailedPrecondition, Code::InvalidArgument], "file");
+    refused(mount(&other, &daemon.state_dir()), &[Code::FailedPrecondition, Code::InvalidArgument], "state");
+    refused(mount(&other, &daemon.path("")), &[Code::FailedPrecondition, Code::InvalidArgument], "state");
+    fs::create_dir(dir.join("inside")).expect("mkdir");
+    refused(mount(&other, &dir.join("inside")), &[Code::AlreadyExists, Code::FailedPrecondition], "mnt");
+    refused(mount("ses_0000000000000000", &free), &[Code::NotFound], "ses_0000000000000000");
+    refused(mount("ses_!!", &free), &[Code::InvalidArgument], "ses_!!");
+    assert_eq!(daemon.mounts(), [dir.clone()]);
+    assert_eq!(daemon.show(&session).mounts.len(), 1);
+    mount(&other, &free).expect("a free directory");
+}
+
+#[test]
+fn mounts_are_taken_away_by_directory_and_by_session() {
+    let Some(daemon) = Daemon::start() else { return };
+    let (session, dir) = daemon.mounted("", "mnt");
+    fs::write(dir.join("file"), b"kept").expect("write");
+    refused(daemon.unmount(&daemon.path("nothing")), &[Code::NotFound, Code::FailedPrecondition], "nothing");
+    daemon.unmount_unused(&dir);
+    assert!(daemon.mounts().is_empty());
+    refused(daemon.unmount_session(&session), &[Code::FailedPrecondition], &session);
+    daemon.mount(&session, &dir).expect("mount");
+    daemon.unmount_session(&session).expect("unmount");
+    assert!(daemon.mounts().is_empty());
+    daemon.mount(&session, &dir).expect("mount");
+    assert_eq!(fs::read(dir.join("file")).expect("read"), b"kept");
+
+    let held = File::open(dir.join("file")).expect("open");
+    refused(daemon.unmount(&dir), &[Code::AlreadyExists, Code::FailedPrecondition], "mnt");
+    drop(held);
+    daemon.unmount_unused(&dir);
+}
+
+#[test]
+fn a_mount_that_others_took_away_can_be_made_again() {
+    let Some(daemon) = Daemon::start() else { return };
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let (session, dir) = daemon.mounted("", "mnt");
+    nix::mount::umount(&dir).expect("umount");
+    // The daemon hears of it from the kernel, a moment later.
+    for _ in 0..500 {
+        if daemon.show(&session).mounts.is_empty() {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    daemon.mount(&session, &dir).expect("mount again");
+}
+
+#[test]
+fn a_read_only_mount_refuses_changes() {
+    let Some(daemon) = Daemon::start() else { return };
+    let (session, dir) = daemon.mounted("", "mnt");
+    fs::write(dir.join("file"), b"content").expect("write");
+    daemon.unmount_unused(&dir);
+    daemon.mount_read_only(&session, &dir).expect("mount");
+    assert_eq!(fs::read(dir.join("file")).expect("read"), b"content");
+    let refused = [
+        fs::write(dir.join("file"), b"no"),
+        fs::remove_file(dir.join("file")),
+        fs::create_dir(dir.join("no")),
+    ];
+    assert!(
+        refused.iter().all(|r| r.as_ref().is_err_and(|e| e.kind() == ErrorKind::ReadOnlyFilesystem)),
+        "{refused:?}"
+    );
+}
+
+#[test]
+fn a_mounted_session_is_discarded_only_by_force() {
+    let Some(daemon) = Daemon::start() else { return };
+    let (session, dir) = daemon.mounted("", "mnt");
+    fs::write(dir.join("file"), b"content").expect("write");
+    let (fork, _) = daemon.forked(&session, "fork");
+    refused(daemon.discard(&session, false), &[Code::FailedPrecondition], "mount");
+    assert_eq!(fs::read(dir.join("file")).expect("read"), b"content");
+    daemon.discard(&session, true).expect("discard");
+    assert!(!daemon.mounts().contains(&dir));
+    refused(daemon.mount(&session, &dir), &[Code::NotFound], &session);
+    assert_eq!(daemon.read(&fork, "file").expect("read"), b"content", "a fork outlives its parent");
+}
