@@ -63,6 +63,7 @@ impl Durability {
         // What is recorded from here on may name bytes that this sync misses.
         let covered = self.log.position();
         if let Err(error) = self.pool.sync().and_then(|()| self.log.sync(covered)) {
+            self.pool.defer(dead);
             // A full disk refuses the mark before anything is synced: that can be tried again.
             if !matches!(error, Error::NoSpace) {
                 self.failed.store(true, Ordering::Relaxed);

@@ -88,11 +88,12 @@ impl Engine {
         let replay = Replay::open(Arc::clone(&disk), boot, accept_loss)?;
         replay.each(|position, body| recovery.replay(position, body))?;
         let recovered = recovery.finish()?;
+        let set_aside = replay.is_damaged();
         // Bytes, then the records that name them, then what no record needs any more.
         pool.adopt(&recovered.used);
         pool.sync()?;
         let log = replay.finish(boot, limits)?;
-        pool.sweep(&recovered.used)?;
+        pool.sweep(&recovered.used, set_aside)?;
         let empty = store_empty(&store)?;
         let durability = Durability::new(log, pool);
         let epochs = AtomicU64::new(recovered.epoch);

@@ -153,8 +153,9 @@ impl LogFile {
         if self.header.is_some_and(|header| header.synced > position) {
             return true;
         }
-        // The header is synced with the first record behind it: one that claims no more than to be behind it is enough.
-        let least = if self.header.is_some() { position + 1 } else { position };
+        // The header is synced with the first record behind it: of a file without one, a record is enough that claims no
+        // more than all before the file.
+        let least = if self.header.is_none() && position == self.start { position } else { position + 1 };
         let from = self.offset_of(position.max(self.start)).unwrap_or(usize::MAX);
         (from..self.bytes.len().saturating_sub(RECORD_HEADER - 1)).any(|at| {
             let expected = self.start + (at - FILE_HEADER) as u64;

@@ -53,6 +53,11 @@ impl Replay {
         Ok(Replay { disk, kept: kept.into(), lost, end, damaged })
     }
 
+    /// Whether records that were synced are lost, and the caller accepted that.
+    pub fn is_damaged(&self) -> bool {
+        self.damaged
+    }
+
     /// Hands position and body of every record that counts to `visit`, in order.
     pub fn each(&self, mut visit: impl FnMut(u64, &[u8]) -> Result<()>) -> Result<()> {
         for (i, &start) in self.kept.iter().enumerate() {

@@ -197,6 +197,11 @@ impl Pool {
         std::mem::take(&mut *self.graveyard.lock())
     }
 
+    /// Takes dead segments back: the log could not be synced, so their files are for a later time.
+    pub fn defer(&self, dead: Vec<u64>) {
+        self.graveyard.lock().extend(dead);
+    }
+
     /// Removes the files of dead segments; returns how many. A file that is gone already is no error.
     pub fn bury(&self, dead: &[u64]) -> Result<usize> {
         for (done, &id) in dead.iter().enumerate() {
@@ -234,10 +239,19 @@ impl Pool {
     }
 
     /// After a replay, once the log that it read is durable: every file that is not in `used` is dead, and of the others the
-    /// tail that was reserved and never written goes back to the disk.
-    pub fn sweep(&self, used: &HashMap<u64, u64>) -> Result<()> {
-        let on_disk = list(&*self.disk)?;
-        *self.graveyard.lock() = on_disk.iter().filter(|id| !used.contains_key(id)).copied().collect();
+    /// tail that was reserved and never written goes back to the disk. With `set_aside` the dead are kept as `.lost`: part of
+    /// the log is lost, and what it named may be in them.
+    pub fn sweep(&self, used: &HashMap<u64, u64>, set_aside: bool) -> Result<()> {
+        let mut dead = list(&*self.disk)?;
+        dead.retain(|id| !used.contains_key(id));
+        if set_aside {
+            for id in std::mem::take(&mut dead) {
+                let path = path_of(id);
+                let renamed = self.disk.rename(&path, &format!("{path}.lost"));
+                renamed.map_err(Error::io(self.disk.display(&path)))?;
+            }
+        }
+        *self.graveyard.lock() = dead;
         for (&id, &end) in used {
             let segment = self.get(id);
             let path = segment.path();

@@ -51,7 +51,7 @@ pub fn fail(error: Error) -> Fail {
         Error::NoData => Fail::NoData,
         Error::Stale(_) => Fail::Stale,
         Error::NoSpace => Fail::NoSpace,
-        Error::Io { .. } => Fail::Disk,
+        Error::Io { .. } | Error::SyncFailed => Fail::Disk,
         // A disk that does not answer looks to the store like an object that cannot be read.
         Error::Store(
             cas::Error::Io { .. }

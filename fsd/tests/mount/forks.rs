@@ -79,11 +79,7 @@ fn a_diff_says_what_the_first_has_over_the_second() {
     assert_eq!(daemon.diff(&session, &fork).expect("diff"), expected([Modified, Deleted, Added]));
     assert_eq!(daemon.diff(&fork, &fork).expect("diff"), []);
     let own = daemon.diff(&fork, "").expect("diff");
-    assert_eq!(
-        own,
-        [(Added, "both".into()), (Added, "only-fork".into())],
-        "without a second: over its base"
-    );
+    assert_eq!(own, [(Added, "both".into()), (Added, "only-fork".into())], "without a second: over its base");
 }
 
 #[test]

@@ -36,7 +36,7 @@ fn mounts_that_cannot_be_are_refused() {
     refused(mount(&other, &dir.join("inside")), &[Code::AlreadyExists, Code::FailedPrecondition], "mnt");
     refused(mount("ses_0000000000000000", &free), &[Code::NotFound], "ses_0000000000000000");
     refused(mount("ses_!!", &free), &[Code::InvalidArgument], "ses_!!");
-    assert_eq!(daemon.mounts(), [dir.clone()]);
+    assert_eq!(daemon.mounts(), std::slice::from_ref(&dir));
     assert_eq!(daemon.show(&session).mounts.len(), 1);
     mount(&other, &free).expect("a free directory");
 }

@@ -5,7 +5,11 @@
 
 mod calls;
 
-use std::{fs, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
 
 use crate::{
     daemon::Daemon,
@@ -86,7 +90,7 @@ fn compare(seed: u64, on_import: bool) {
 }
 
 /// The tree is in a fork and in a session on the sealed point as well.
-fn check_copies(daemon: &Daemon, session: &str, native: &PathBuf) {
+fn check_copies(daemon: &Daemon, session: &str, native: &Path) {
     let want = tree(native);
     let (fork, dir) = daemon.forked(session, "fork");
     assert_same("a fork", &want, &tree(&dir));
@@ -96,7 +100,7 @@ fn check_copies(daemon: &Daemon, session: &str, native: &PathBuf) {
     assert_same("a session on the sealed point", &want, &tree(&dir));
 }
 
-fn tree(root: &PathBuf) -> std::collections::BTreeMap<PathBuf, String> {
+fn tree(root: &Path) -> BTreeMap<PathBuf, String> {
     listing(root, Times::SetByHand)
 }
 
