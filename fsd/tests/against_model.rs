@@ -2,7 +2,11 @@
 //!
 //! `AETHERFS_MODEL_CASES` sets how many sequences are tried, `AETHERFS_MODEL_SEED` which; a failure prints the shortest one
 //! that still fails.
-#![allow(dead_code, unreachable_pub, reason = "modules shared by several test programs")]
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    reason = "modules shared by several test programs; a test ends at what it did not expect"
+)]
 
 mod common;
 mod model;

@@ -3,6 +3,7 @@
 
 pub mod ambient;
 pub mod base;
+pub mod counting;
 pub mod faulty;
 pub mod host;
 pub mod template;

@@ -29,6 +29,11 @@ impl Template {
         })
     }
 
+    /// A copy of the disk, and the base in it.
+    pub fn disk(&self) -> (SimDisk, SnapshotId) {
+        (self.disk.kill(), self.snapshot)
+    }
+
     /// A copy of the disk, with one durable session over the base, and the model of it.
     pub fn start(&self, opening: Opening) -> (EngineTarget, World) {
         let mut target = EngineTarget::open(self.disk.kill(), opening, Vec::new()).unwrap();

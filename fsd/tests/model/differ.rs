@@ -49,7 +49,7 @@ struct Lists {
 impl Lists {
     fn of(changes: &[Change]) -> Result<Lists, String> {
         let mut lists = Lists::default();
-        for change in changes.iter().cloned() {
+        for change in changes {
             let once = match change.clone() {
                 Change::Added(path) => lists.added.insert(path),
                 Change::Deleted(path) => lists.deleted.insert(path),

@@ -54,6 +54,8 @@ pub struct Runner {
     pub world: World,
     /// An operation may answer that the disk is full, and then has changed nothing.
     pub may_be_full: bool,
+    /// Operations that did.
+    pub refused: u64,
     /// What was acknowledged, if anybody wants to know.
     pub history: Option<History>,
     /// How often each operation succeeded, and how often it failed as it should.
@@ -66,12 +68,17 @@ pub type Tally = BTreeMap<&'static str, (u64, u64)>;
 impl Runner {
     /// Works on `world`.
     pub fn new(world: World) -> Runner {
-        Runner { world, may_be_full: false, history: None, tally: Tally::new() }
+        Runner { world, may_be_full: false, refused: 0, history: None, tally: Tally::new() }
     }
 
     fn count(&mut self, what: &'static str, good: bool) {
         let (done, failed) = self.tally.entry(what).or_default();
         *if good { done } else { failed } += 1;
+    }
+
+    fn refuse(&mut self) -> Ran {
+        self.refused += 1;
+        Ok(())
     }
 
     fn acknowledge(&mut self) {
@@ -344,7 +351,7 @@ impl Runner {
                 }
                 match target.fork(s) {
                     Err(Fail::Disk) => return Err(Stop::Crashed(Some(Maybe::Forked(s)))),
-                    Err(Fail::NoSpace) if self.may_be_full => return Ok(()),
+                    Err(Fail::NoSpace) if self.may_be_full => return self.refuse(),
                     other => ensure!(other.is_ok(), "fork: {other:?}"),
                 }
                 self.count("fork", true);
@@ -376,7 +383,7 @@ impl Runner {
                 ran?;
                 match sealed {
                     Err(Fail::Disk) => Err(Stop::Crashed(None)),
-                    Err(Fail::NoSpace) if self.may_be_full => Ok(()),
+                    Err(Fail::NoSpace) if self.may_be_full => self.refuse(),
                     Err(fail) => Err(Stop::Wrong(format!("seal: {fail:?}"))),
                     Ok(sealed) => {
                         self.count("seal", true);
@@ -548,7 +555,10 @@ impl Runner {
         match (&got, &want) {
             (Err(Fail::Disk), Ok(_)) => return Err(Stop::Crashed(Some(Maybe::Changed(s, after)))),
             (Err(Fail::Disk), Err(_)) => return Err(Stop::Crashed(None)),
-            (Err(Fail::NoSpace), Ok(_)) if self.may_be_full => return Ok(None),
+            (Err(Fail::NoSpace), Ok(_)) if self.may_be_full && !matches!(what, "unlink" | "rmdir") => {
+                self.refuse()?;
+                return Ok(None);
+            }
             _ => ensure!(got == want, "session {s}: {what} gave\n  {got:?}, should give\n  {want:?}"),
         }
         self.count(what, want.is_ok());
@@ -575,7 +585,7 @@ impl Runner {
 
     fn done(&mut self, got: Answer<()>, what: &'static str) -> Ran {
         match got {
-            Err(Fail::NoSpace) if self.may_be_full => Ok(()),
+            Err(Fail::NoSpace) if self.may_be_full => self.refuse(),
             got => self.same(got, Ok(()), what),
         }
     }

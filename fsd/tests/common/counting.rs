@@ -1,0 +1,133 @@
+//! A disk that counts what is read and written, by the folder it is in.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    path::PathBuf,
+    sync::{Arc, Mutex},
+};
+
+use cas::{
+    disk::{Disk, DiskFile, Map, Open, Space},
+    sim::SimDisk,
+};
+
+/// Calls and bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Count {
+    pub reads: u64,
+    pub read_bytes: u64,
+    pub writes: u64,
+    pub written_bytes: u64,
+}
+
+/// By the first part of the path.
+pub type Counts = BTreeMap<String, Count>;
+
+/// A simulated disk that counts.
+#[derive(Debug)]
+pub struct CountingDisk {
+    pub disk: SimDisk,
+    counts: Arc<Mutex<Counts>>,
+}
+
+impl CountingDisk {
+    pub fn new(disk: SimDisk) -> CountingDisk {
+        CountingDisk { disk, counts: Arc::default() }
+    }
+
+    /// What was counted since the last time this was asked.
+    pub fn take(&self) -> Counts {
+        std::mem::take(&mut self.counts.lock().unwrap())
+    }
+}
+
+impl Disk for CountingDisk {
+    fn open(&self, path: &str, how: Open) -> io::Result<Arc<dyn DiskFile>> {
+        let folder = path.split('/').next().unwrap_or_default().to_owned();
+        Ok(Arc::new(CountingFile { file: self.disk.open(path, how)?, folder, counts: Arc::clone(&self.counts) }))
+    }
+
+    fn list(&self, path: &str) -> io::Result<Vec<String>> {
+        self.disk.list(path)
+    }
+
+    fn create_dir(&self, path: &str) -> io::Result<()> {
+        self.disk.create_dir(path)
+    }
+
+    fn remove(&self, path: &str) -> io::Result<()> {
+        self.disk.remove(path)
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.disk.rename(from, to)
+    }
+
+    fn sync_dir(&self, path: &str) -> io::Result<()> {
+        self.disk.sync_dir(path)
+    }
+
+    fn space(&self) -> io::Result<Space> {
+        self.disk.space()
+    }
+
+    fn display(&self, path: &str) -> PathBuf {
+        self.disk.display(path)
+    }
+}
+
+#[derive(Debug)]
+struct CountingFile {
+    file: Arc<dyn DiskFile>,
+    folder: String,
+    counts: Arc<Mutex<Counts>>,
+}
+
+impl CountingFile {
+    fn count(&self, add: impl FnOnce(&mut Count)) {
+        add(self.counts.lock().unwrap().entry(self.folder.clone()).or_default());
+    }
+}
+
+impl DiskFile for CountingFile {
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.count(|count| (count.reads, count.read_bytes) = (count.reads + 1, count.read_bytes + buf.len() as u64));
+        self.file.read_at(buf, offset)
+    }
+
+    fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
+        let bytes = buf.len() as u64;
+        self.count(|count| (count.writes, count.written_bytes) = (count.writes + 1, count.written_bytes + bytes));
+        self.file.write_at(buf, offset)
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        self.file.len()
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.file.set_len(len)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.file.sync()
+    }
+
+    fn start_sync(&self, offset: u64, len: u64) -> io::Result<()> {
+        self.file.start_sync(offset, len)
+    }
+
+    fn allocate(&self, offset: u64, len: u64) -> io::Result<()> {
+        self.file.allocate(offset, len)
+    }
+
+    fn punch(&self, offset: u64, len: u64) -> io::Result<()> {
+        self.file.punch(offset, len)
+    }
+
+    fn map(&self, len: u64) -> io::Result<Map> {
+        self.count(|count| count.reads += 1);
+        self.file.map(len)
+    }
+}

@@ -1,0 +1,159 @@
+//! How much work things are, counted rather than timed: what DESIGN promises about cost must hold for any size.
+#![allow(dead_code, unreachable_pub, reason = "modules shared by several test programs")]
+
+mod common;
+mod model;
+
+use std::sync::Arc;
+
+use cas::Kind;
+use common::{
+    counting::{CountingDisk, Counts},
+    host::Opening,
+    template::Template,
+};
+use fsd::session::{Engine, Limits, Name, New, ROOT, Session};
+
+fn name(text: &str) -> Name {
+    Name::parse(text.as_bytes()).unwrap()
+}
+
+fn file() -> New {
+    New { kind: Kind::File, mode: 0o644, uid: 0, gid: 0, rdev: 0, target: None }
+}
+
+/// An engine on a disk that counts, with the bounds of a host, and a session over the base.
+fn start() -> (Arc<CountingDisk>, Engine, Arc<Session>) {
+    let (disk, snapshot) = Template::get().disk();
+    let disk = Arc::new(CountingDisk::new(disk));
+    let opening = Opening { limits: Limits::default(), ..Opening::first(1) };
+    let engine = opening.open(disk.clone()).unwrap();
+    let session = engine.create(Some(snapshot), None, (0, 0)).unwrap();
+    disk.take();
+    (disk, engine, session)
+}
+
+fn fork(engine: &Engine, parent: &Session) -> Arc<Session> {
+    engine.fork(parent, &[None]).unwrap().remove(0)
+}
+
+/// The work of one fork, and how much longer the log is.
+fn work_of_fork(disk: &CountingDisk, engine: &Engine, session: &Session) -> (Counts, u64) {
+    let before = engine.durability().log.position();
+    disk.take();
+    fork(engine, session);
+    (disk.take(), engine.durability().log.position() - before)
+}
+
+#[test]
+fn a_fork_is_one_record_whatever_has_changed() {
+    let (disk, engine, session) = start();
+    let untouched = work_of_fork(&disk, &engine, &session);
+    let dir = session.make(ROOT, &name("many"), New { kind: Kind::Dir, ..file() }).unwrap().ino;
+    for n in 0..10_000 {
+        let ino = session.make(dir, &name(&format!("file {n}")), file()).unwrap().ino;
+        session.write(ino, 0, b"changed").unwrap();
+    }
+    let changed = work_of_fork(&disk, &engine, &session);
+    assert_eq!(untouched, changed, "as after no change at all");
+    let (counts, log_bytes) = changed;
+    assert_eq!(counts.len(), 1, "only the log is touched: {counts:?}");
+    assert_eq!((counts["log"].writes, counts["log"].reads), (1, 0));
+    assert_eq!(counts["log"].written_bytes, log_bytes);
+    assert!(log_bytes < 200, "{log_bytes} bytes");
+}
+
+/// Looks up and reads a file of the base, one that an ancestor wrote, and a name that is not there.
+fn work_of_reading(disk: &CountingDisk, session: &Session) -> Counts {
+    disk.take();
+    let mut buf = [0; 4096];
+    for path in ["sub/deep/deeper/bottom", "big", "wide/f200", "written", "nowhere"] {
+        let mut dir = ROOT;
+        for part in path.split('/') {
+            match session.lookup(dir, &name(part)) {
+                Ok(found) => dir = found.ino,
+                Err(_) => assert_eq!(path, "nowhere"),
+            }
+        }
+        if path != "nowhere" {
+            session.read(dir, 0, &mut buf).unwrap();
+        }
+    }
+    disk.take()
+}
+
+#[test]
+fn reads_cost_the_same_at_any_depth() {
+    let (disk, engine, session) = start();
+    let ino = session.make(ROOT, &name("written"), file()).unwrap().ino;
+    session.write(ino, 0, &[7; 8192]).unwrap();
+    work_of_reading(&disk, &fork(&engine, &session));
+    let shallow = work_of_reading(&disk, &fork(&engine, &session));
+    let mut deep = fork(&engine, &session);
+    for depth in 2..=200u32 {
+        // Each one changes something of its own.
+        deep.make(ROOT, &name(&format!("depth {depth}")), file()).unwrap();
+        deep = fork(&engine, &deep);
+        assert_eq!(deep.meta.depth, depth);
+    }
+    let found = work_of_reading(&disk, &deep);
+    assert_eq!(found, shallow);
+    assert_eq!(found["segments"].reads, 1, "one for the file that was written");
+    let reads: u64 = found.values().map(|count| count.reads).sum();
+    assert!(reads <= 4, "one for each file: {found:?}");
+}
+
+#[test]
+fn a_small_write_into_a_large_file_stores_what_was_written() {
+    let (disk, engine, session) = start();
+    let big = session.lookup(ROOT, &name("big")).unwrap();
+    assert!(big.attrs.size > 1 << 20);
+    disk.take();
+    session.write(big.ino, 500_000, &[9; 4096]).unwrap();
+    let counts = disk.take();
+    assert_eq!(counts["segments"].written_bytes, 4096);
+    assert_eq!(counts.values().map(|count| count.reads).sum::<u64>(), 0, "nothing is copied up");
+    let before = engine.durability().log.position();
+    session.write(big.ino, 500_000, &[8; 4096]).unwrap();
+    let counts = disk.take();
+    assert_eq!((counts["segments"].writes, counts["segments"].written_bytes), (1, 4096), "in place");
+    assert!(engine.durability().log.position() - before < 200, "no extent, only the times");
+    let forked = fork(&engine, &session);
+    session.write(big.ino, 500_100, &[7; 10]).unwrap();
+    assert_eq!(disk.take()["segments"].written_bytes, 10, "shared bytes are not copied either");
+    let mut buf = [0; 4096];
+    let big = forked.lookup(ROOT, &name("big")).unwrap();
+    forked.read(big.ino, 500_000, &mut buf).unwrap();
+    assert_eq!(buf, [8; 4096]);
+}
+
+#[test]
+fn a_small_file_is_one_write_of_bytes_and_a_few_of_the_log() {
+    let (disk, _engine, session) = start();
+    session.make(ROOT, &name("first"), file()).unwrap();
+    let ino = session.make(ROOT, &name("second"), file()).unwrap().ino;
+    session.write(ino, 0, b"opens the segment").unwrap();
+    disk.take();
+    let ino = session.make(ROOT, &name("third"), file()).unwrap().ino;
+    session.write(ino, 0, &[1; 1000]).unwrap();
+    session.unlink(ROOT, &name("first")).unwrap();
+    let counts = disk.take();
+    assert_eq!((counts["segments"].writes, counts["log"].writes), (1, 3), "{counts:?}");
+    assert!(counts["log"].written_bytes < 1200, "{counts:?}");
+}
+
+/// What is deleted before it was ever synced costs no sync, and never reaches the store.
+#[test]
+fn bytes_that_nobody_refers_to_are_not_stored() {
+    let (disk, engine, session) = start();
+    let ino = session.make(ROOT, &name("short-lived"), file()).unwrap().ino;
+    session.write(ino, 0, &[3; 500_000]).unwrap();
+    session.unlink(ROOT, &name("short-lived")).unwrap();
+    session.forget(ino, 1);
+    disk.take();
+    let sealed = engine.seal(&session, false, &mut |_| {}).unwrap();
+    assert!(sealed.written.new_bytes < 5000, "only the root and the snapshot: {:?}", sealed.written);
+    engine.settle();
+    engine.settle();
+    assert_eq!(engine.durability().pool.counts(), (0, 0), "no segment is left");
+}
