@@ -1,0 +1,53 @@
+//! Where and of what the figures are.
+
+use std::{fs, path::Path, process::Command, thread};
+
+use serde::Serialize;
+
+use crate::{Result, shell};
+
+/// The machine and the build.
+#[derive(Serialize)]
+pub(crate) struct Machine {
+    kernel: String,
+    cpu: String,
+    cpus: usize,
+    memory_bytes: u64,
+    /// Of the working copy that this was built from; `-dirty` if it had changes.
+    commit: String,
+    version: &'static str,
+}
+
+impl Machine {
+    pub(crate) fn describe() -> Result<Machine> {
+        let field = |file: &str, name: &str| {
+            let text = fs::read_to_string(file).unwrap_or_default();
+            let line = text.lines().find(|line| line.starts_with(name)).unwrap_or_default();
+            line.split_once(':').map_or("unknown", |(_, value)| value.trim()).to_owned()
+        };
+        let memory = field("/proc/meminfo", "MemTotal");
+        let memory_kib: u64 = memory.split_whitespace().next().and_then(|kib| kib.parse().ok()).unwrap_or(0);
+        Ok(Machine {
+            kernel: shell::run(Command::new("uname").arg("-r"))?,
+            cpu: field("/proc/cpuinfo", "model name"),
+            cpus: thread::available_parallelism()?.get(),
+            memory_bytes: memory_kib << 10,
+            commit: commit(),
+            version: env!("CARGO_PKG_VERSION"),
+        })
+    }
+
+    pub(crate) fn markdown(&self) -> String {
+        let Machine { kernel, cpu, cpus, memory_bytes, commit, version } = self;
+        let memory = memory_bytes >> 30;
+        format!(
+            "- machine: {cpus} x {cpu}, {memory} GiB, Linux {kernel}\n- build: aetherfs {version}, commit {commit}\n"
+        )
+    }
+}
+
+fn commit() -> String {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let args = ["describe", "--always", "--dirty", "--abbrev=12"];
+    shell::run(Command::new("git").arg("-C").arg(root).args(args)).unwrap_or_else(|_| "unknown".into())
+}
