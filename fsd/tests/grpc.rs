@@ -127,9 +127,9 @@ fn changes_are_seen_in_a_diff_and_sealed() {
     let main = entries[2].new.as_ref().unwrap();
     assert_eq!(main.content.as_deref(), Some(&b"INT main(void) { return 0; }\n"[..]));
     assert_eq!(entries[3].new.as_ref().unwrap().omitted(), ContentOmitted::Binary);
-    let told: Vec<_> = daemon.diff("base", "work", false).unwrap().into_iter().map(|e| e.path).collect();
+    let told: Vec<_> = daemon.diff("work", "base", false).unwrap().into_iter().map(|e| e.path).collect();
     assert_eq!(told, [&b"moved"[..], b"src/main.c", b"src/new"]);
-    let back = daemon.diff("work", "base", false).unwrap();
+    let back = daemon.diff("base", "work", false).unwrap();
     assert_eq!((back[0].kind(), back[0].path.as_slice()), (DiffKind::Renamed, &b"src/deep"[..]));
     assert_eq!((back[2].kind(), back[2].path.as_slice()), (DiffKind::Deleted, &b"src/new"[..]));
 

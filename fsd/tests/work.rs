@@ -1,5 +1,9 @@
 //! How much work things are, counted rather than timed: what DESIGN promises about cost must hold for any size.
-#![allow(dead_code, unreachable_pub, reason = "modules shared by several test programs")]
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    reason = "modules shared by several test programs; a test ends at what it did not expect"
+)]
 
 mod common;
 mod model;

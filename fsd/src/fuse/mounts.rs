@@ -381,6 +381,13 @@ fn denied_or_failed(dir: &Path, options: MountOptions, source: io::Error) -> Mou
         let advice = "this system has no /dev/fuse; load the fuse module, or give it to the container".into();
         return MountError::Denied { dir, advice };
     }
+    let opened = fs::File::options().read(true).write(true).open("/dev/fuse");
+    if let Err(error) = opened
+        && error.kind() == io::ErrorKind::PermissionDenied
+    {
+        let advice = format!("/dev/fuse: {error}; its mode should be 0666, as udev makes it");
+        return MountError::Denied { dir, advice };
+    }
     let denied = matches!(source.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::NotFound);
     if geteuid().is_root() || !denied && source.raw_os_error().is_some() {
         return MountError::Failed { dir, source };

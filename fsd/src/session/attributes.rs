@@ -95,10 +95,13 @@ impl Session {
         found.xattrs(&self.shared.store)
     }
 
-    /// Sets one extended attribute. Errors: `Exists`, `NoAttribute`, `TooLarge`.
+    /// Sets one extended attribute. Errors: `Exists`, `NoAttribute`, `TooLarge`, `Invalid` for a name with a zero byte.
     pub fn set_xattr(&self, ino: u64, name: &[u8], value: &[u8], how: SetXattr) -> Result<()> {
         if name.is_empty() || name.len() > XATTR_NAME_BYTES_MAX {
             return Err(Error::TooLarge(XATTR_NAME_BYTES_MAX as u64));
+        }
+        if name.contains(&0) {
+            return Err(Error::Invalid("the name of an attribute has no zero bytes"));
         }
         if value.len() > XATTR_VALUE_BYTES_MAX {
             return Err(Error::TooLarge(XATTR_VALUE_BYTES_MAX as u64));

@@ -166,6 +166,81 @@ impl LogFile {
     }
 
     fn offset_of(&self, position: u64) -> Option<usize> {
-        Some(FILE_HEADER + usize::try_from(position.checked_sub(self.start)?).ok()?)
+        FILE_HEADER.checked_add(usize::try_from(position.checked_sub(self.start)?).ok()?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn sample() -> FileHeader {
+        FileHeader { start: 0x1234_5678, synced: 0x1234_0000, boot: Boot(*b"boot id, 16 byte") }
+    }
+
+    /// A file of two records and a mark, each saying that everything up to the first was synced.
+    fn file() -> LogFile {
+        let header = sample();
+        let (mut bytes, mut position) = (header.encode(), header.start);
+        for body in [&b"a first body"[..], b"", b"another"] {
+            let mut record = [&[0; RECORD_HEADER], body].concat();
+            seal_record(&mut record, position, header.start);
+            position += record.len() as u64;
+            bytes.extend(record);
+        }
+        LogFile { start: header.start, bytes, header: Some(header) }
+    }
+
+    #[test]
+    fn bytes_are_pinned() {
+        let hex = data_encoding::HEXLOWER.encode(&file().bytes);
+        assert_eq!(hex, include_str!("../../tests/golden/log_file.hex").trim());
+    }
+
+    #[test]
+    fn records_follow_each_other_and_say_what_they_are() {
+        let file = file();
+        let mut position = file.start;
+        for body in [&b"a first body"[..], b"", b"another"] {
+            let frame = file.frame(position).unwrap();
+            assert_eq!((frame.body, frame.is_mark(), frame.synced), (body, body.is_empty(), file.start));
+            position += frame.len() as u64;
+        }
+        assert!(file.frame(position).is_none() && file.frame(file.start + 1).is_none());
+        assert!(file.claims_beyond(file.start - 1) && !file.claims_beyond(file.start));
+    }
+
+    #[test]
+    fn a_later_version_is_told_apart_from_garbage() {
+        let mut bytes = sample().encode();
+        assert_eq!(FileHeader::decode(&bytes), Ok(Some(sample())));
+        bytes[4] = 2;
+        assert_eq!(FileHeader::decode(&bytes), Err(2));
+        bytes[0] ^= 1;
+        assert_eq!(FileHeader::decode(&bytes), Ok(None));
+        assert_eq!(FileHeader::decode(&[]), Ok(None));
+    }
+
+    proptest! {
+        #[test]
+        fn damage_is_noticed(at in any::<prop::sample::Index>(), flip in 1u8..) {
+            let mut file = file();
+            let at = at.index(file.bytes.len());
+            file.bytes[at] ^= flip;
+            if at < FILE_HEADER {
+                prop_assert!(!matches!(FileHeader::decode(&file.bytes), Ok(Some(_))));
+            } else {
+                let positions = [0, 44, 76].map(|offset| file.start + offset);
+                prop_assert_eq!(positions.iter().filter(|at| file.frame(**at).is_none()).count(), 1);
+            }
+        }
+
+        #[test]
+        fn garbage_is_no_file(bytes in prop::collection::vec(any::<u8>(), 0..300), position in any::<u64>()) {
+            let file = LogFile { start: position, header: FileHeader::decode(&bytes).ok().flatten(), bytes };
+            prop_assert!(file.header.is_none() && file.frame(position).is_none());
+            prop_assert!(file.frame(u64::MAX).is_none() && !file.claims_beyond(position));
+        }
     }
 }

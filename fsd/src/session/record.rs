@@ -366,7 +366,11 @@ fn put_inode(out: &mut Vec<u8>, inode: &Inode) {
 fn take_inode(t: &mut Take<'_>) -> Option<Inode> {
     let parent = t.u64()?;
     let kind = Kind::from_u8(t.u8()?)?;
-    let linked = t.u8()? != 0;
+    let linked = match t.u8()? {
+        0 => false,
+        1 => true,
+        _ => return None,
+    };
     let (attrs, atime) = (take_attrs(t)?, t.time()?);
     let some = |digest: Digest| (digest != Digest([0; 32])).then_some(digest);
     let xattrs = match t.u8()? {
@@ -378,7 +382,7 @@ fn take_inode(t: &mut Take<'_>) -> Option<Inode> {
         Kind::File => {
             let (tag, digest, size, base_visible) = (t.u8()?, t.digest()?, t.u64()?, t.u64()?);
             let content = match tag {
-                0 => None,
+                0 if digest == Digest([0; 32]) && size == 0 => None,
                 1 => Some(Content::Chunk(digest)),
                 2 => Some(Content::List(digest)),
                 _ => return None,
@@ -418,7 +422,14 @@ fn take_xattrs(t: &mut Take<'_>) -> Option<Xattrs> {
     let count = t.u32()?;
     let mut xattrs = Xattrs::new();
     for _ in 0..count {
-        xattrs.insert(t.bytes()?.to_vec(), t.bytes()?.to_vec());
+        let (name, value) = (t.bytes()?, t.bytes()?);
+        if xattrs.last_key_value().is_some_and(|(last, _)| last.as_slice() >= name) {
+            return None;
+        }
+        xattrs.insert(name.to_vec(), value.to_vec());
     }
-    (xattrs.len() as u32 == count).then_some(xattrs)
+    Some(xattrs)
 }
+
+#[cfg(test)]
+mod tests;

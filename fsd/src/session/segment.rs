@@ -120,7 +120,7 @@ impl Pool {
     pub fn open(disk: Arc<dyn Disk>, limits: Limits) -> Result<Arc<Pool>> {
         disk.create_dir(DIR).map_err(|e| Error::io(disk.display(DIR))(e))?;
         let ids = list(&*disk)?;
-        let next_id = ids.iter().max().map_or(1, |id| id + 1);
+        let next_id = ids.iter().max().map_or(1, |id| id.saturating_add(1));
         Ok(Arc::new_cyclic(|this| Pool {
             this: this.clone(),
             disk,
@@ -146,7 +146,7 @@ impl Pool {
             dirty: AtomicBool::new(false),
         });
         live.insert(id, Arc::downgrade(&segment));
-        self.next_id.fetch_max(id + 1, Ordering::Relaxed);
+        self.next_id.fetch_max(id.saturating_add(1), Ordering::Relaxed);
         segment
     }
 
@@ -194,6 +194,12 @@ impl Pool {
 
     /// Takes the segments that died so far. The caller syncs the log and then gives them to [`Pool::bury`].
     pub fn dead(&self) -> Vec<u64> {
+        // What only waits for a sync is dead, too: nobody would ever read what that makes durable.
+        let (dirty, dead): (Vec<_>, Vec<_>) = std::mem::take(&mut *self.dirty.lock())
+            .into_iter()
+            .partition(|segment| Arc::strong_count(segment) > 1);
+        self.dirty.lock().extend(dirty);
+        drop(dead);
         std::mem::take(&mut *self.graveyard.lock())
     }
 

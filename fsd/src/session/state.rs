@@ -31,7 +31,7 @@ pub struct State {
     pub orphans: OrdSet<u64>,
     /// The number of the next inode to be created.
     pub next_ino: u64,
-    /// Extents of this epoch are the session's own; see [`Data::Segment`].
+    /// Extents of this epoch are the session's own; see `Data::Segment`.
     pub epoch: u64,
 }
 

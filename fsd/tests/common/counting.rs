@@ -45,7 +45,11 @@ impl CountingDisk {
 impl Disk for CountingDisk {
     fn open(&self, path: &str, how: Open) -> io::Result<Arc<dyn DiskFile>> {
         let folder = path.split('/').next().unwrap_or_default().to_owned();
-        Ok(Arc::new(CountingFile { file: self.disk.open(path, how)?, folder, counts: Arc::clone(&self.counts) }))
+        Ok(Arc::new(CountingFile {
+            file: self.disk.open(path, how)?,
+            folder,
+            counts: Arc::clone(&self.counts),
+        }))
     }
 
     fn list(&self, path: &str) -> io::Result<Vec<String>> {
@@ -92,13 +96,17 @@ impl CountingFile {
 
 impl DiskFile for CountingFile {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
-        self.count(|count| (count.reads, count.read_bytes) = (count.reads + 1, count.read_bytes + buf.len() as u64));
+        self.count(|count| {
+            (count.reads, count.read_bytes) = (count.reads + 1, count.read_bytes + buf.len() as u64)
+        });
         self.file.read_at(buf, offset)
     }
 
     fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
         let bytes = buf.len() as u64;
-        self.count(|count| (count.writes, count.written_bytes) = (count.writes + 1, count.written_bytes + bytes));
+        self.count(|count| {
+            (count.writes, count.written_bytes) = (count.writes + 1, count.written_bytes + bytes)
+        });
         self.file.write_at(buf, offset)
     }
 

@@ -355,9 +355,7 @@ impl Runner {
                     other => ensure!(other.is_ok(), "fork: {other:?}"),
                 }
                 self.count("fork", true);
-                let tree = self.world.live(s).tree.clone();
-                let hot = self.world.live(s).hot;
-                self.world.sessions.push(Some(Live { hot, ..Live::new(tree) }));
+                self.world.fork(s);
                 self.acknowledge();
                 Ok(())
             }

@@ -62,6 +62,13 @@ impl World {
         World { sessions: vec![Some(Live::new(base.clone()))], origin: base.picture() }
     }
 
+    /// A session was forked.
+    pub fn fork(&mut self, s: usize) {
+        let live = self.live(s);
+        let fork = Live { hot: live.hot, ..Live::new(live.tree.clone()) };
+        self.sessions.push(Some(fork));
+    }
+
     /// The numbers of those that live.
     pub fn living(&self) -> Vec<usize> {
         (0..self.sessions.len()).filter(|s| self.sessions[*s].is_some()).collect()

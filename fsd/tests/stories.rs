@@ -1,0 +1,160 @@
+//! What once went wrong in the engine, each told in its first line.
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    reason = "modules shared by several test programs; a test ends at what it did not expect"
+)]
+
+mod common;
+mod model;
+
+use common::{host::Opening, template::Template};
+use fsd::session::{Error, ROOT, Rename, SetXattr};
+use model::{
+    engine::EngineTarget,
+    history::{History, moment, observe},
+    target::{Against, Change, Target},
+};
+
+fn start() -> EngineTarget {
+    Template::get().start(Opening::first(3)).0
+}
+
+fn file() -> fsd::session::New {
+    fsd::session::New { kind: cas::Kind::File, mode: 0o644, uid: 0, gid: 0, rdev: 0, target: None }
+}
+
+/// All names of a directory from a cookie on.
+fn rest(target: &mut EngineTarget, dir: u64, cookie: u64) -> Vec<Vec<u8>> {
+    target.list(0, dir, cookie, 1000, false).unwrap().into_iter().map(|(name, _, _)| name).collect()
+}
+
+/// `mv new old` in the middle of a listing showed `old` twice: once where it was, once as the name that was added last.
+#[test]
+fn a_name_that_is_replaced_during_a_listing_is_shown_once() {
+    let mut target = start();
+    let dir = target.make(0, ROOT, b"dir", fsd::session::New { kind: cas::Kind::Dir, ..file() }).unwrap().ino;
+    for name in [b"a", b"b", b"c"] {
+        target.make(0, dir, name, file()).unwrap();
+    }
+    for sealed in [false, true] {
+        if sealed {
+            target.seal(0, &mut |_| {}).unwrap();
+        }
+        let (first, _, cookie) = target.list(0, dir, 0, 1, false).unwrap().remove(0);
+        target.make(0, dir, b"new", file()).unwrap();
+        target.rename(0, (dir, b"new"), (dir, &first), Rename::Replace).unwrap();
+        assert!(!rest(&mut target, dir, cookie).contains(&first), "sealed: {sealed}");
+        assert_eq!(rest(&mut target, dir, 0).len(), 3);
+    }
+}
+
+/// A listing that began while a seal was under way lost the names that came after its cut, once the seal was done.
+#[test]
+fn a_listing_that_begins_during_a_seal_goes_on_behind_it() {
+    let mut target = start();
+    let dir = target.make(0, ROOT, b"dir", fsd::session::New { kind: cas::Kind::Dir, ..file() }).unwrap().ino;
+    target.make(0, dir, b"a", file()).unwrap();
+    let mut cookie = 0;
+    target
+        .seal(0, &mut |target| {
+            target.make(0, dir, b"b", file()).unwrap();
+            target.make(0, dir, b"c", file()).unwrap();
+            cookie = target.list(0, dir, 0, 1, false).unwrap()[0].2;
+        })
+        .unwrap();
+    assert_eq!(rest(&mut target, dir, cookie), [b"b", b"c"]);
+}
+
+/// A seal that ended behind the discard of its session wrote an anchor, and the next start found a session without a root.
+#[test]
+fn a_session_that_is_discarded_during_its_seal_stays_discarded() {
+    let mut target = start();
+    target.fork(0).unwrap();
+    target.make(0, ROOT, b"a", file()).unwrap();
+    let held = target.session(0);
+    let sealed = target.seal(0, &mut |target| target.discard(0).unwrap());
+    assert!(sealed.is_err());
+    assert!(matches!(held.write_anchor(), Err(Error::Unknown(_))));
+    target.reopen();
+    assert_eq!(target.engine.sessions().len(), 1);
+    held.peek().walk(held.store(), &[]).expect("whoever holds it finds a root");
+}
+
+/// The kernel forgot the directory through which it had found a hard-linked file last, but not the file; writes to it under
+/// its other name then failed with ESTALE.
+#[test]
+fn a_hard_linked_file_outlives_the_directory_it_was_found_in_last() {
+    let mut target = start();
+    let sub = target.lookup(0, ROOT, b"sub").unwrap().ino;
+    let other = target.lookup(0, sub, b"other").unwrap().ino;
+    let ino = target.lookup(0, ROOT, b"from the root").unwrap().ino;
+    assert_eq!(target.lookup(0, other, b"from deep").unwrap().ino, ino);
+    target.forget(0, ino, 1);
+    target.forget(0, other, 1);
+    target.forget(0, sub, 1);
+    target.write(0, ino, 0, b"NAMES").unwrap();
+    target.seal(0, &mut |_| {}).unwrap();
+    let picture = target.picture(0).unwrap();
+    for path in ["sub/deep/linked", "sub/other/from deep", "from the root"] {
+        assert!(picture[path.as_bytes()].bytes.starts_with(b"NAMES in two"), "{path}");
+    }
+}
+
+/// A child that was moved out of a directory which was moved itself was listed as renamed, and as deleted as well.
+#[test]
+fn a_child_that_left_a_renamed_directory_is_listed_once() {
+    let mut target = start();
+    let sub = target.lookup(0, ROOT, b"sub").unwrap().ino;
+    let deep = target.lookup(0, sub, b"deep").unwrap().ino;
+    let deeper = target.lookup(0, deep, b"deeper").unwrap().ino;
+    target.rename(0, (deep, b"deeper"), (ROOT, b"out"), Rename::Replace).unwrap();
+    let new = target.make(0, ROOT, b"new", fsd::session::New { kind: cas::Kind::Dir, ..file() }).unwrap().ino;
+    target.rename(0, (sub, b"deep"), (new, b"moved"), Rename::Replace).unwrap();
+    let renamed = |from: &str, to: &str, ino| Change::Renamed(from.into(), ino, to.into(), ino);
+    let expected = [
+        Change::Added("new".into()),
+        renamed("sub/deep", "new/moved", deep),
+        renamed("sub/deep/deeper", "out", deeper),
+    ];
+    assert_eq!(target.diff(0, Against::Origin).unwrap(), expected);
+}
+
+/// More extended attributes were accepted than the store holds in one object, or such as it refuses, and the session could
+/// never be sealed again.
+#[test]
+fn as_many_attributes_as_are_accepted_can_be_sealed() {
+    let mut target = start();
+    let ino = target.lookup(0, ROOT, b"small").unwrap().ino;
+    let mut set = 0;
+    let refused = loop {
+        let name = format!("user.{set:04}");
+        match target.session(0).set_xattr(ino, name.as_bytes(), &[set as u8; 2000], SetXattr::Any) {
+            Ok(()) => set += 1,
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(refused, Error::TooLarge(_)) && set > 200, "{set} attributes: {refused}");
+    target.seal(0, &mut |_| {}).unwrap();
+    for byte in [b"user.\0".as_slice(), b""] {
+        assert!(target.session(0).set_xattr(ino, byte, b"", SetXattr::Any).is_err());
+    }
+}
+
+/// After a kill, a start took for durable what only the page cache of the last run held; a sync then did nothing, and
+/// power loss took what it had promised.
+#[test]
+fn a_sync_after_a_kill_covers_what_the_last_run_wrote() {
+    let (mut target, mut world) = Template::get().start(Opening::first(3));
+    let tree = &mut world.live_mut(0).tree;
+    tree.now = target.set_time();
+    let ino = tree.make(ROOT, b"file", file()).unwrap().ino;
+    tree.write(ino, 0, &[5; 3000]).unwrap();
+    target.make(0, ROOT, b"file", file()).unwrap();
+    target.write(0, ino, 0, &[5; 3000]).unwrap();
+    target.reopen();
+    target.sync().unwrap();
+    let left = target.disk.crash(&mut || 2);
+    let again = EngineTarget::open(left, target.opening.rebooted(), target.ids.clone()).unwrap();
+    History::new(moment(&world)).explain(&observe(&again).unwrap()).unwrap();
+}
