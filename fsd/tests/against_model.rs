@@ -15,8 +15,10 @@ use std::cell::RefCell;
 
 use common::{host::Opening, runner, setting, template::Template};
 use model::{
-    ops::{self, Step},
+    engine::EngineTarget,
+    ops::{self, Op, Step},
     runner::{Runner, Stop, Tally},
+    world::World,
 };
 use proptest::prelude::*;
 
@@ -24,7 +26,11 @@ use proptest::prelude::*;
 const COMPARE_EVERY: usize = 12;
 
 fn run(steps: &[Step], tally: &mut Tally) -> Result<(), String> {
-    let (mut target, world) = Template::get().start(Opening::first(7));
+    let (target, world) = Template::get().start(Opening::first(7));
+    run_on(target, world, steps, tally)
+}
+
+fn run_on(mut target: EngineTarget, world: World, steps: &[Step], tally: &mut Tally) -> Result<(), String> {
     let mut runner = Runner::new(world);
     let said = |at: usize, stop: Stop| format!("step {at}: {stop:?}").replace("\\n", "\n");
     runner.compare_all(&mut target).map_err(|stop| said(0, stop))?;
@@ -56,4 +62,23 @@ fn the_engine_does_what_the_model_does() {
     assert!(tally.len() >= 24, "every operation was tried");
     let seldom: Vec<_> = tally.iter().filter(|(_, (done, _))| *done < cases / 6).collect();
     assert!(seldom.is_empty(), "these hardly ever succeed, so little is tested: {seldom:?}");
+}
+
+/// The same with the bounds of a host, on files of this one.
+#[test]
+fn the_real_disk_makes_no_difference() {
+    let steps = prop::collection::vec(ops::step(), 120);
+    let result = runner(6).run(&steps, |steps| {
+        let dir = tempfile::tempdir().unwrap();
+        let (target, world) = Template::get().start_in(dir.path());
+        // Without restarts: those are killed copies of a simulated disk.
+        let steps: Vec<Step> = steps.into_iter().filter(|step| !matches!(step.op, Op::Reopen)).collect();
+        run_on(target, world, &steps, &mut Tally::new()).map_err(TestCaseError::fail)?;
+        let again = Opening::first(8).open_dir(dir.path()).unwrap();
+        prop_assert!(!again.sessions().is_empty(), "they are there after a restart");
+        Ok(())
+    });
+    if let Err(error) = result {
+        panic!("{error}");
+    }
 }

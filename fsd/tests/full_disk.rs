@@ -10,8 +10,12 @@ mod common;
 mod model;
 
 use cas::{Kind, disk::Disk};
-use common::{host::Opening, random, seeded, setting, template::Template};
-use fsd::session::{Error, Name, New, ROOT};
+use common::{
+    host::{Opening, tight},
+    random, seeded, setting,
+    template::Template,
+};
+use fsd::session::{Error, Limits, Name, New, ROOT};
 use model::{
     engine::EngineTarget,
     ops::{self, Op, Step},
@@ -89,7 +93,8 @@ fn fill(target: &EngineTarget) -> usize {
 
 #[test]
 fn what_gives_space_back_works_on_a_full_disk() {
-    let (mut target, _) = Template::get().start(Opening::first(1));
+    let limits = Limits { log_file_bytes: 16 << 10, ..tight() };
+    let (mut target, _) = Template::get().start(Opening { limits, ..Opening::first(1) });
     let session = target.session(0);
     let fork = target.engine.fork(&session, &[None]).unwrap().remove(0);
     let ino = fork.make(ROOT, &name("bulky"), file()).unwrap().ino;

@@ -158,3 +158,23 @@ fn a_sync_after_a_kill_covers_what_the_last_run_wrote() {
     let again = EngineTarget::open(left, target.opening.rebooted(), target.ids.clone()).unwrap();
     History::new(moment(&world)).explain(&observe(&again).unwrap()).unwrap();
 }
+
+/// A change so deep in an untouched tree that the directories above it did not fit into one record could not be made.
+#[test]
+fn a_change_thirty_thousand_directories_deep_is_recorded() {
+    let mut target = start();
+    let mut dir = ROOT;
+    for _ in 0..30_000 {
+        dir = target.make(0, dir, b"d", fsd::session::New { kind: cas::Kind::Dir, ..file() }).unwrap().ino;
+    }
+    target.session(0).write_anchor().unwrap();
+    target.engine.seal(&target.session(0), false, &mut |_| {}).unwrap();
+    assert!(!target.session(0).has_changes());
+    target.make(0, dir, b"at the bottom", file()).unwrap();
+    target.reopen();
+    let mut at = ROOT;
+    while let Ok(found) = target.lookup(0, at, b"d") {
+        at = found.ino;
+    }
+    target.lookup(0, at, b"at the bottom").unwrap();
+}

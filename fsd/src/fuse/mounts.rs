@@ -251,7 +251,9 @@ impl Mounts {
             config.mount_options.push(MountOption::DefaultPermissions);
         }
         config.n_threads = Some(THREADS);
-        config.clone_fd = true;
+        // One file descriptor for all threads: with one each a request waits longer for a thread to wake up (measured: a warm
+        // `grep -r` of a kernel tree at 1.29 x native instead of 1.33 x).
+        config.clone_fd = false;
         config
     }
 

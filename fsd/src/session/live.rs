@@ -192,6 +192,10 @@ impl Session {
     }
 }
 
+/// With more effects than this the directories above a change are recorded before it: in a tree that deep they would not fit
+/// into one record.
+const EFFECTS_MAX: usize = 4096;
+
 /// An operation under way: it holds the state's lock and collects effects.
 pub(super) struct Change<'a> {
     pub(super) session: &'a Session,
@@ -252,10 +256,25 @@ impl<'a> Change<'a> {
 
     /// Records the effects and carries them out. Nothing has happened when this fails.
     pub(super) fn commit(mut self, purpose: Purpose) -> Result<()> {
-        let effects = std::mem::take(&mut self.effects);
+        let mut effects = std::mem::take(&mut self.effects);
         if effects.is_empty() {
             return Ok(());
         }
+        while effects.len() > EFFECTS_MAX
+            && effects[..EFFECTS_MAX].iter().all(|effect| self.is_adoption(effect))
+        {
+            let rest = effects.split_off(EFFECTS_MAX);
+            self.record(purpose, std::mem::replace(&mut effects, rest))?;
+        }
+        self.record(purpose, effects)
+    }
+
+    /// An untouched inode joins the changed ones: nobody can tell whether it did.
+    fn is_adoption(&self, effect: &Effect) -> bool {
+        matches!(effect, Effect::Inode(ino, _) if *ino < self.state.next_ino)
+    }
+
+    fn record(&mut self, purpose: Purpose, effects: Vec<Effect>) -> Result<()> {
         let record = Record::Apply(self.session.meta.id, effects);
         let position = self.session.shared.durability.log.append(purpose, |out| record.encode(out))?;
         let Record::Apply(_, effects) = record else { unreachable!("made above") };

@@ -1,6 +1,6 @@
-//! A disk with a planted fault: the checkers must find it.
+//! A disk with a planted fault: the checkers must find it. Or one that is slow, so that others get in between.
 
-use std::{io, path::PathBuf, sync::Arc};
+use std::{io, path::PathBuf, sync::Arc, thread, time::Duration};
 
 use cas::{
     disk::{Disk, DiskFile, Map, Open, Space},
@@ -14,6 +14,8 @@ pub enum Fault {
     Sync(&'static str),
     /// Says that it wrote, and did not.
     Write(&'static str),
+    /// Is no fault: writes in two halves, and takes a while in between.
+    Slow(&'static str),
 }
 
 /// A simulated disk with a fault.
@@ -26,7 +28,7 @@ pub struct FaultyDisk {
 impl Disk for FaultyDisk {
     fn open(&self, path: &str, how: Open) -> io::Result<Arc<dyn DiskFile>> {
         let file = self.disk.open(path, how)?;
-        let (Fault::Sync(prefix) | Fault::Write(prefix)) = self.fault;
+        let (Fault::Sync(prefix) | Fault::Write(prefix) | Fault::Slow(prefix)) = self.fault;
         match path.starts_with(prefix) {
             true => Ok(Arc::new(FaultyFile { file, fault: self.fault })),
             false => Ok(file),
@@ -77,6 +79,12 @@ impl DiskFile for FaultyFile {
         match self.fault {
             Fault::Write(_) => Ok(()),
             Fault::Sync(_) => self.file.write_at(buf, offset),
+            Fault::Slow(_) => {
+                let (front, back) = buf.split_at(buf.len() / 2);
+                self.file.write_at(front, offset)?;
+                thread::sleep(Duration::from_micros(20));
+                self.file.write_at(back, offset + front.len() as u64)
+            }
         }
     }
 
@@ -90,7 +98,7 @@ impl DiskFile for FaultyFile {
 
     fn sync(&self) -> io::Result<()> {
         match self.fault {
-            Fault::Write(_) => self.file.sync(),
+            Fault::Write(_) | Fault::Slow(_) => self.file.sync(),
             Fault::Sync(_) => Ok(()),
         }
     }

@@ -13,8 +13,8 @@ use super::{
 /// Bounds that make a few operations fill log files and segments.
 pub fn tight() -> Limits {
     Limits {
-        log_file_bytes: 16 << 10,
-        log_bytes_max: 48 << 10,
+        log_file_bytes: 4 << 10,
+        log_bytes_max: 32 << 10,
         part_bytes: 2 << 10,
         segment_bytes_min: 16 << 10,
         segment_bytes_max: 64 << 10,

@@ -1,6 +1,9 @@
 //! A simulated disk with the base in its store, made once for all tests of a program.
 
-use std::sync::OnceLock;
+use std::{
+    path::Path,
+    sync::{Arc, OnceLock},
+};
 
 use cas::{SnapshotId, sim::SimDisk};
 
@@ -32,6 +35,17 @@ impl Template {
     /// A copy of the disk, and the base in it.
     pub fn disk(&self) -> (SimDisk, SnapshotId) {
         (self.disk.kill(), self.snapshot)
+    }
+
+    /// The same in a directory of this host.
+    pub fn start_in(&self, dir: &Path) -> (EngineTarget, World) {
+        let opening = Opening::first(7);
+        let engine = Arc::new(opening.open_dir(dir).unwrap());
+        let snapshot = base::store(engine.store(), &self.tree);
+        assert_eq!(snapshot, self.snapshot, "one tree has one ID, wherever it is stored");
+        let session = engine.create(Some(snapshot), None, (0, 0)).unwrap();
+        let ids = vec![session.id()];
+        (EngineTarget { disk: SimDisk::new(0), opening, engine, ids }, World::new(&self.tree))
     }
 
     /// A copy of the disk, with one durable session over the base, and the model of it.

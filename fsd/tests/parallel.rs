@@ -1,0 +1,154 @@
+//! Writers, forks, seals and readers at the same time: a fork holds every call that returned before it began, none in part,
+//! and keeps what it holds.
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    reason = "modules shared by several test programs; a test ends at what it did not expect"
+)]
+
+mod common;
+mod model;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
+    },
+    thread,
+};
+
+use cas::Kind;
+use common::{
+    faulty::Fault,
+    host::{Opening, tight},
+    setting,
+    template::Template,
+};
+use fsd::session::{Engine, Limits, Name, New, ROOT, Session};
+
+/// Bytes of each record that a writer overwrites.
+const RECORD: usize = 600;
+
+fn name(text: &str) -> Name {
+    Name::parse(text.as_bytes()).unwrap()
+}
+
+fn file() -> New {
+    New { kind: Kind::File, mode: 0o644, uid: 0, gid: 0, rdev: 0, target: None }
+}
+
+fn start() -> (Engine, Arc<Session>) {
+    let (disk, snapshot) = Template::get().disk();
+    let limits = Limits { log_file_bytes: 64 << 10, log_bytes_max: 1 << 20, ..tight() };
+    let fault = Some(Fault::Slow("segments/"));
+    let engine = Opening { limits, fault, ..Opening::first(1) }.open_sim(&disk).unwrap();
+    let session = engine.create(Some(snapshot), None, (0, 0)).unwrap();
+    (engine, session)
+}
+
+/// What a session holds of `n` counted writes: file `n / 8` holds the number of the last one, in place.
+fn read(session: &Session, writer: u64) -> u64 {
+    let mut last = 0;
+    let mut missing = false;
+    for file in 0.. {
+        let Ok(found) = session.lookup(ROOT, &name(&format!("{writer} {file}"))) else { break };
+        let mut buf = [0; RECORD];
+        let read = session.read(found.ino, 0, &mut buf).unwrap();
+        session.forget(found.ino, 1);
+        if read == 0 {
+            // Made, and not written yet: the last one.
+            missing = true;
+            continue;
+        }
+        assert!(!missing, "a later file has bytes, and this one was made before");
+        assert!(buf.chunks_exact(8).all(|chunk| chunk == &buf[..8]), "half of a write");
+        last = u64::from_le_bytes(buf[..8].try_into().unwrap());
+        assert_eq!((last - 1) / 8, file, "a write to the next file is there, and not this one's last");
+    }
+    last
+}
+
+/// Writes the numbers 1, 2, 3..., each over the one before it, eight to a file; says which were acknowledged.
+fn write(session: &Session, writer: u64, count: u64, done: &AtomicU64) {
+    let mut ino = 0;
+    for n in 1..=count {
+        if n % 8 == 1 {
+            ino = session.make(ROOT, &name(&format!("{writer} {}", n / 8)), file()).unwrap().ino;
+        }
+        let bytes: Vec<u8> = n.to_le_bytes().repeat(RECORD / 8);
+        session.write(ino, 0, &bytes).unwrap();
+        done.store(n, SeqCst);
+    }
+}
+
+#[test]
+fn a_fork_is_a_cut_through_all_writers() {
+    let (engine, session) = start();
+    let count = setting("AETHERFS_PARALLEL_WRITES", 3000);
+    let done = [AtomicU64::new(0), AtomicU64::new(0)];
+    let stop = AtomicBool::new(false);
+    let forks = thread::scope(|scope| {
+        let writers: Vec<_> = (0..2)
+            .map(|writer| {
+                scope.spawn({
+                    let (s, d) = (&session, &done);
+                    move || write(s, writer, count, &d[writer as usize])
+                })
+            })
+            .collect();
+        let (engine, session, stop, done) = (&engine, &session, &stop, &done);
+        let keeper = scope.spawn(move || {
+            while !stop.load(SeqCst) {
+                engine.seal(session, false, &mut |_| thread::yield_now()).unwrap();
+                engine.settle();
+                engine.tidy();
+            }
+        });
+        let forker = scope.spawn(move || {
+            let mut forks = Vec::new();
+            while !stop.load(SeqCst) {
+                let before = [done[0].load(SeqCst), done[1].load(SeqCst)];
+                let fork = engine.fork(session, &[None]).unwrap().remove(0);
+                let found = [read(&fork, 0), read(&fork, 1)];
+                assert!(found[0] >= before[0] && found[1] >= before[1], "{found:?} of {before:?}");
+                forks.push((fork, found));
+                if forks.len() > 40 {
+                    let (oldest, _) = forks.remove(0);
+                    engine.discard(&oldest).unwrap();
+                }
+            }
+            forks
+        });
+        writers.into_iter().for_each(|writer| writer.join().unwrap());
+        stop.store(true, SeqCst);
+        keeper.join().unwrap();
+        forker.join().unwrap()
+    });
+    assert!(forks.len() > 20, "{} forks", forks.len());
+    for (fork, found) in forks {
+        assert_eq!(
+            [read(&fork, 0), read(&fork, 1)],
+            found,
+            "what the parent did later is none of its business"
+        );
+    }
+    assert_eq!([read(&session, 0), read(&session, 1)], [count, count]);
+}
+
+#[test]
+fn syncs_of_many_writers_share_their_work() {
+    let (engine, session) = start();
+    thread::scope(|scope| {
+        for writer in 0..4 {
+            let (engine, session) = (&engine, &session);
+            scope.spawn(move || {
+                let done = AtomicU64::new(0);
+                write(session, writer, 100, &done);
+                let before = engine.durability().log.position();
+                engine.durability().sync().unwrap();
+                assert!(engine.durability().log.synced() >= before);
+            });
+        }
+    });
+    engine.close().unwrap();
+}
