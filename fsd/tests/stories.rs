@@ -120,6 +120,23 @@ fn a_child_that_left_a_renamed_directory_is_listed_once() {
     assert_eq!(target.diff(0, Against::Origin).unwrap(), expected);
 }
 
+/// A directory was renamed that had not changed; one of its files, which has a second name elsewhere, had been paired with
+/// that one, and its own new name was listed nowhere.
+#[test]
+fn a_hard_link_in_a_renamed_directory_is_listed() {
+    let mut target = start();
+    let wide = target.lookup(0, ROOT, b"wide").unwrap().ino;
+    let inner = target.lookup(0, wide, b"inner").unwrap().ino;
+    let linked = target.lookup(0, wide, b"f000").unwrap().ino;
+    target.link(0, linked, inner, b"a").unwrap();
+    target.seal(0, &mut |_| {}).unwrap();
+    target.fork(0).unwrap();
+    target.rename(1, (ROOT, b"wide"), (ROOT, b"empty dir"), Rename::Replace).unwrap();
+    let (old, new) = (target.picture(1).unwrap(), target.picture(0).unwrap());
+    let changes = target.diff(0, Against::Session(1)).unwrap();
+    model::differ::check(&old, &new, &changes).unwrap();
+}
+
 /// More extended attributes were accepted than the store holds in one object, or such as it refuses, and the session could
 /// never be sealed again.
 #[test]
@@ -138,6 +155,54 @@ fn as_many_attributes_as_are_accepted_can_be_sealed() {
     target.seal(0, &mut |_| {}).unwrap();
     for byte in [b"user.\0".as_slice(), b""] {
         assert!(target.session(0).set_xattr(ino, byte, b"", SetXattr::Any).is_err());
+    }
+}
+
+/// A file lost the name under which it was first changed, kept another one, and was written while a seal was under way: the
+/// next seal looked for it in the wrong directory, and stored it without what was written.
+#[test]
+fn a_file_whose_first_name_is_gone_is_sealed_under_its_other() {
+    let mut target = start();
+    let sub = target.lookup(0, ROOT, b"sub").unwrap().ino;
+    let other = target.lookup(0, sub, b"other").unwrap().ino;
+    let empty = target.lookup(0, ROOT, b"empty dir").unwrap().ino;
+    for (old, old_name, dir) in [(ROOT, &b"small"[..], empty), (other, b"linked", other)] {
+        let ino = target.lookup(0, old, old_name).unwrap().ino;
+        if dir == empty {
+            target.link(0, ino, dir, b"new name").unwrap();
+        }
+        target.unlink(0, old, old_name).unwrap();
+        target.seal(0, &mut |target| target.write(0, ino, 0, b"written during the seal").unwrap()).unwrap();
+        let live = target.picture(0).unwrap();
+        let sealed = target.seal(0, &mut |_| {}).unwrap();
+        model::picture::compare(&sealed, &live).unwrap();
+        assert!(
+            sealed.values().any(|item| item.seen.ino == ino && item.bytes.starts_with(b"written during"))
+        );
+    }
+}
+
+/// A directory was removed that once had a name for a file which lives on elsewhere; a seal took it for untouched, and
+/// sometimes remembered it as the place of that file, which nobody could write to any more.
+#[test]
+fn a_removed_directory_is_no_place_for_a_hard_link() {
+    // What was remembered hung on the order of a hash map.
+    for _ in 0..12 {
+        let mut target = start();
+        let ino = target.lookup(0, ROOT, b"from the root").unwrap().ino;
+        let sub = target.lookup(0, ROOT, b"sub").unwrap().ino;
+        let other = target.lookup(0, sub, b"other").unwrap().ino;
+        let deep = target.lookup(0, sub, b"deep").unwrap().ino;
+        let deeper = target.lookup(0, deep, b"deeper").unwrap().ino;
+        target.unlink(0, other, b"from deep").unwrap();
+        target.unlink(0, deep, b"linked").unwrap();
+        target.unlink(0, deeper, b"bottom").unwrap();
+        target.forget(0, deeper, 1);
+        target.rmdir(0, deep, b"deeper").unwrap();
+        target.forget(0, deep, 1);
+        target.rmdir(0, sub, b"deep").unwrap();
+        target.seal(0, &mut |_| {}).unwrap();
+        target.write(0, ino, 0, b"written").unwrap();
     }
 }
 

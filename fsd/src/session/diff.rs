@@ -4,7 +4,7 @@
 //! numbers tell renames, but only of inodes that both trees have from a common ancestor: two forks give the same new number
 //! to different files.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use cas::{Kind, SnapshotId, Store, dir::Dir};
 
@@ -89,7 +89,7 @@ struct Differ<'a> {
     loose: [Vec<Loose>; 2],
     /// Paths that were found to be renamed: when the directory around one turns out to be renamed, too, and is compared,
     /// it must not be met again.
-    renamed: [HashSet<Vec<u8>>; 2],
+    renamed: [BTreeSet<Vec<u8>>; 2],
     out: Vec<Difference>,
 }
 
@@ -111,7 +111,7 @@ pub fn diff(store: &Store, old: &Side, new: &Side, expand_renames: bool) -> Resu
         common_ino_max: common_ino_max.max(CREATED_MIN - 1),
         pairs: Vec::new(),
         loose: [Vec::new(), Vec::new()],
-        renamed: [HashSet::new(), HashSet::new()],
+        renamed: [BTreeSet::new(), BTreeSet::new()],
         out: Vec::new(),
     };
     let roots = (old.state.root(), new.state.root());
@@ -183,7 +183,7 @@ impl Differ<'_> {
             return Ok(());
         }
         let same = same_attributes(self.store, &old, &new)? && self.same_content(&old, &new)?;
-        if old.kind == Kind::Dir && (moved || !self.same_tree(&old, &new)?) {
+        if old.kind == Kind::Dir && (moved || !self.is_done(&old, &new, &old_path, &new_path)?) {
             self.pairs.push((old.clone(), new.clone(), old_path.clone(), new_path.clone()));
         }
         match (moved && old.kind != Kind::Dir, same) {
@@ -192,6 +192,17 @@ impl Differ<'_> {
             (false, true) => {}
         }
         Ok(())
+    }
+
+    /// Whether nothing in two directories is left to be compared: they are the same all the way down, and no name in
+    /// them was found to be renamed, which leaves its counterpart alone.
+    fn is_done(&self, old: &Found, new: &Found, old_path: &[u8], new_path: &[u8]) -> Result<bool> {
+        let taken = |side: usize, dir: &[u8]| {
+            let below = [dir, b"/"].concat();
+            let next = self.renamed[side].range(below.clone()..).next();
+            next.is_some_and(|path| path.starts_with(&below))
+        };
+        Ok(self.same_tree(old, new)? && !taken(0, old_path) && !taken(1, new_path))
     }
 
     /// Whether two directories are the same all the way down.
@@ -265,7 +276,9 @@ impl Differ<'_> {
             self.void(1, j);
             self.renamed[0].insert(old_path.clone());
             self.renamed[1].insert(new_path.clone());
-            if old.kind == Kind::Dir && (self.expand_renames || !self.same_tree(&old, &new)?) {
+            if old.kind == Kind::Dir
+                && (self.expand_renames || !self.is_done(&old, &new, &old_path, &new_path)?)
+            {
                 self.pairs.push((old.clone(), new.clone(), old_path.clone(), new_path.clone()));
             }
             self.out.push(Difference::Renamed(old_path, old, new_path, new));

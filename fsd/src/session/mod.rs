@@ -22,6 +22,7 @@ mod log;
 mod log_file;
 mod name;
 mod names;
+mod rebase;
 mod record;
 mod recover;
 mod replay;

@@ -22,12 +22,13 @@ use super::{
     Error, Name, Result,
     data::{fill, next_data},
     extent::FileBody,
-    inode::{BaseDir, Body, Inode, ROOT, XattrSet},
+    inode::{Body, Inode, ROOT, XattrSet},
     live::Session,
     log::Purpose,
+    rebase::{Moved, SealedDirs},
     record::anchor,
-    state::{Change, DirDelta, State},
-    tree::{DirNode, Found, Place, Source},
+    state::State,
+    tree::{DirNode, Found, Source},
 };
 
 /// How far a seal is.
@@ -65,7 +66,7 @@ impl Session {
 
         let mut state = self.state.write();
         self.check_alive()?;
-        let rebased = sealed.rebase(&state, &cut, snapshot);
+        let rebased = sealed.rebase(&state, &cut, snapshot, &moved)?;
         let log = &self.shared.durability.log;
         let position = log.position();
         for record in anchor(&self.meta, &rebased, self.shared.limits.part_bytes) {
@@ -81,7 +82,7 @@ impl Session {
             });
             self.listings.freeze(dir, base, delta.clone());
         }
-        for (ino, place, parent) in moved {
+        for Moved { ino, place, parent } in moved {
             self.known.relocate(ino, place, parent);
         }
         *state = rebased;
@@ -114,10 +115,6 @@ struct Writing<'a> {
     sealed: SealedDirs,
     progress: SealProgress,
 }
-
-/// The directories that a seal wrote: number to object.
-#[derive(Debug, Default)]
-struct SealedDirs(HashMap<u64, (Digest, Totals)>);
 
 impl<'a> Writing<'a> {
     fn new(store: &'a Store, cut: &'a State) -> Result<Writing<'a>> {
@@ -287,7 +284,7 @@ pub(super) fn linked_dirs(store: &Store, state: &State) -> Result<HashMap<u64, (
             let entry = dir.entry(index)?;
             if let cas::Node::Dir(digest) = entry.node {
                 let below = Dir::open(store, digest)?;
-                if below.totals().links > 0 {
+                if below.totals().links > 0 && !is_removed(state, ino, entry.name, entry.ino)? {
                     parents.insert(entry.ino, (ino, digest));
                     queue.push((entry.ino, below));
                 }
@@ -304,98 +301,15 @@ pub(super) fn linked_dirs(store: &Store, state: &State) -> Result<HashMap<u64, (
     Ok(dirs)
 }
 
-impl SealedDirs {
-    /// Where the inodes that the cut had changed are in the new base.
-    fn places(&self, store: &Store, cut: &State) -> Result<Vec<(u64, Place, u64)>> {
-        let mut places = Vec::new();
-        for (&parent, (digest, _)) in &self.0 {
-            let dir = Dir::open(store, *digest)?;
-            for index in 0..dir.count() {
-                let ino = dir.entry(index)?.ino;
-                if cut.inodes.contains_key(&ino) || self.0.contains_key(&ino) {
-                    places.push((ino, Place { dir: dir.clone(), index }, parent));
-                }
-            }
-        }
-        Ok(places)
+/// Whether a directory of the base is gone. One that was moved is not: it is among the changed inodes.
+fn is_removed(state: &State, parent: u64, name: &[u8], ino: u64) -> Result<bool> {
+    if state.inodes.contains_key(&ino) || !state.dirs.contains_key(&parent) {
+        return Ok(false);
     }
-
-    /// The live state over the new base: only what changed since the cut is left of it.
-    fn rebase(&self, live: &State, cut: &State, base: SnapshotId) -> State {
-        let mut inodes = imbl::OrdMap::new();
-        for (&ino, inode) in &live.inodes {
-            let unchanged = cut.inodes.get(&ino).is_some_and(|before| Arc::ptr_eq(before, inode));
-            if live.orphans.contains(&ino) {
-                // Without what is above it: it has no place there any more.
-                inodes.insert(ino, Arc::clone(inode));
-            } else if ino == ROOT || !unchanged {
-                self.keep(&mut inodes, live, ino);
-            }
-        }
-        let mut dirs = imbl::OrdMap::new();
-        for (&dir, delta) in &live.dirs {
-            if live.orphans.contains(&dir) {
-                dirs.insert(dir, delta.clone());
-                continue;
-            }
-            let rest = match cut.dirs.get(&dir) {
-                Some(before) => since(delta, before),
-                None => delta.clone(),
-            };
-            if !rest.names.is_empty() {
-                self.keep(&mut inodes, live, dir);
-                dirs.insert(dir, rest);
-            }
-        }
-        let (orphans, next_ino, epoch) = (live.orphans.clone(), live.next_ino, live.epoch);
-        State { base, inodes, dirs, orphans, next_ino, epoch }
-    }
-
-    /// Keeps an inode, and its ancestors with it, over the new base.
-    fn keep(&self, inodes: &mut imbl::OrdMap<u64, Arc<Inode>>, live: &State, ino: u64) {
-        let mut at = ino;
-        while !inodes.contains_key(&at) {
-            // A linked inode's parent is a hint that may be gone.
-            let Some(inode) = live.inodes.get(&at) else { return };
-            let inode = match self.0.get(&at) {
-                Some((digest, _)) => {
-                    Arc::new(Inode { body: Body::Dir(Some(BaseDir::new(*digest))), ..(**inode).clone() })
-                }
-                None => Arc::clone(inode),
-            };
-            let parent = inode.parent;
-            inodes.insert(at, inode);
-            at = parent;
-        }
-    }
-}
-
-/// What of `live` is left when `before` is part of the base.
-fn since(live: &DirDelta, before: &DirDelta) -> DirDelta {
-    let mut rest = live.clone();
-    if live.names.ptr_eq(&before.names) {
-        return DirDelta { next_seq: live.next_seq, ..DirDelta::default() };
-    }
-    for (name, was) in &before.names {
-        match (was, live.names.get(name)) {
-            // The new base has it as it is.
-            (Change::Added { ino: a, .. }, Some(Change::Added { ino: b, seq })) if a == b => {
-                rest.added.remove(seq);
-                rest.names.remove(name);
-            }
-            // The new base has another, or one that is gone since.
-            (Change::Added { .. }, Some(_)) => {}
-            (Change::Added { .. }, None) => {
-                rest.names.insert(name.clone(), Change::Gone);
-            }
-            // The new base has it no more, and neither has the session.
-            (Change::Gone, Some(Change::Gone)) => {
-                rest.names.remove(name);
-            }
-            (Change::Gone, _) => {}
-        }
-    }
-    rest
+    Ok(match state.change_of(parent, &Name::parse(name)?) {
+        Some(change) => change.added().is_none_or(|(_, other)| other != ino),
+        None => false,
+    })
 }
 
 /// For the tests and for diffs: whether a found inode is untouched.
