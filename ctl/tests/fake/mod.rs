@@ -118,7 +118,7 @@ fn session(id: &str) -> SessionInfo {
             dir: b"/mnt/w\xff".to_vec(),
             read_only: true,
             allow_other: false,
-            transport: "fuser".to_string(),
+            transport: "/dev/fuse".to_string(),
         }],
         changed_inodes: 3,
         changed_bytes: 4096,

@@ -1,6 +1,6 @@
 //! The one place where an engine error becomes an errno.
 
-use fuser::Errno;
+use nix::errno::Errno;
 
 use crate::session::Error;
 
@@ -34,7 +34,7 @@ pub(super) fn errno(error: &Error) -> Errno {
 /// Like [`errno`], and logs what a person should know of: damage and failing disks, which the errno alone does not name.
 pub(super) fn report(operation: &'static str, ino: u64, error: &Error) -> Errno {
     let errno = errno(error);
-    if errno.code() == Errno::EIO.code() {
+    if errno == Errno::EIO {
         tracing::error!(operation, ino, %error, "answered EIO");
     }
     errno

@@ -4,11 +4,16 @@
 //! all. So no handle carries state, and everything a request needs is in its inode number. Nothing in the daemon ever
 //! touches one of its own mounts: a thread that waits for itself cannot be killed.
 
-mod adapter;
+mod abi;
 mod attr;
+mod device;
+mod dispatch;
 mod errno;
+mod handshake;
 mod mountinfo;
 mod mounts;
+mod reply;
+mod request;
 mod requests;
 
 pub use mounts::{MountError, MountInfo, MountOptions, Mounts};

@@ -24,11 +24,12 @@ use nix::{
 };
 use parking_lot::{Condvar, Mutex};
 
-use super::{adapter::Adapter, mountinfo, requests::Requests};
+use super::{device, dispatch::Dispatch, handshake, mountinfo, requests::Requests};
 use crate::session::{Engine, Session, SessionId};
 
 /// Threads that serve one mount: two, so that a slow request does not hold up the next, and not more, because each costs an
-/// idle mount its buffers.
+/// idle mount its buffers. All read one file descriptor: with one each a request waits longer for a thread to wake up
+/// (measured: a warm `grep -r` of a kernel tree at 1.29 x native instead of 1.33 x).
 const THREADS: usize = 2;
 /// What a mount reads ahead, in KiB. The kernel's 128 would cut sequential reads into eight messages a MiB.
 const READ_AHEAD_KIB: &str = "1024";
@@ -180,9 +181,9 @@ impl Mounts {
     ) -> Result<MountInfo, MountError> {
         let _making = self.making.lock();
         let dir = self.check(session, dir)?;
-        let adapter = Adapter::new(Arc::clone(session), Arc::clone(&self.requests));
-        let served = fuser::Session::new(adapter, &dir, &self.config(session.id(), options));
-        let served = served.map_err(|source| denied_or_failed(&dir, options, source))?;
+        let mounted = handshake::mount(&dir, &self.config(session.id(), options));
+        let served = mounted.map_err(|source| denied_or_failed(&dir, options, source))?;
+        let dispatch = Dispatch::new(Arc::clone(session), Arc::clone(&self.requests));
         raise_read_ahead(&dir);
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let mounted = Mounted { session: Arc::clone(session), dir: dir.clone(), options };
@@ -190,7 +191,7 @@ impl Mounts {
         self.table.lock().insert(id, mounted);
         let table = self.this.clone();
         let thread = std::thread::Builder::new().name("mount".into()).spawn(move || {
-            if let Err(error) = served.run() {
+            if let Err(error) = device::serve(served, dispatch, THREADS) {
                 tracing::warn!(%error, "a mount ended");
             }
             if let Some(table) = table.upgrade() {
@@ -250,10 +251,6 @@ impl Mounts {
         if options.allow_other || !geteuid().is_root() {
             config.mount_options.push(MountOption::DefaultPermissions);
         }
-        config.n_threads = Some(THREADS);
-        // One file descriptor for all threads: with one each a request waits longer for a thread to wake up (measured: a warm
-        // `grep -r` of a kernel tree at 1.29 x native instead of 1.33 x).
-        config.clone_fd = false;
         config
     }
 
@@ -352,7 +349,7 @@ impl Mounted {
             dir: self.dir.clone(),
             read_only: self.options.read_only,
             allow_other: self.options.allow_other,
-            transport: "fuser",
+            transport: "/dev/fuse",
             known_inodes: self.session.known.len(),
         }
     }

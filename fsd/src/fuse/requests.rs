@@ -5,6 +5,8 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
+use super::request::Operation;
+
 macro_rules! operations {
     ($($name:ident),* $(,)?) => {
         /// The operations that a mount answers.
@@ -14,6 +16,52 @@ macro_rules! operations {
 
         const NAMES: &[&str] = &[$(stringify!($name)),*];
     };
+}
+
+impl Op {
+    /// What a request counts as; `None` for those that say nothing about a workload.
+    pub(super) fn of(operation: &Operation<'_>) -> Option<Op> {
+        Some(match operation {
+            Operation::Lookup { .. } => Op::lookup,
+            Operation::Forget { .. } | Operation::BatchForget { .. } => Op::forget,
+            Operation::Getattr => Op::getattr,
+            Operation::Setattr(_) => Op::setattr,
+            Operation::Readlink => Op::readlink,
+            Operation::Symlink { .. } => Op::symlink,
+            Operation::Mknod { .. } => Op::mknod,
+            Operation::Mkdir { .. } => Op::mkdir,
+            Operation::Unlink { .. } => Op::unlink,
+            Operation::Rmdir { .. } => Op::rmdir,
+            Operation::Rename { .. } => Op::rename,
+            Operation::Link { .. } => Op::link,
+            Operation::Open => Op::open,
+            Operation::Read { .. } => Op::read,
+            Operation::Write { .. } => Op::write,
+            Operation::Statfs => Op::statfs,
+            Operation::Fsync => Op::fsync,
+            Operation::Setxattr { .. } => Op::setxattr,
+            Operation::Getxattr { .. } => Op::getxattr,
+            Operation::Listxattr { .. } => Op::listxattr,
+            Operation::Removexattr { .. } => Op::removexattr,
+            Operation::Flush => Op::flush,
+            Operation::Opendir => Op::opendir,
+            Operation::Readdir { .. } => Op::readdir,
+            Operation::Readdirplus { .. } => Op::readdirplus,
+            Operation::Fsyncdir => Op::fsyncdir,
+            Operation::Create { .. } => Op::create,
+            Operation::Tmpfile { .. } => Op::tmpfile,
+            Operation::Fallocate { .. } => Op::fallocate,
+            Operation::Lseek { .. } => Op::lseek,
+            Operation::CopyFileRange(_) => Op::copy_file_range,
+            Operation::Syncfs => Op::syncfs,
+            Operation::Interrupt | Operation::Destroy | Operation::Unknown => return None,
+        })
+    }
+
+    /// Its name, as counters and logs show it.
+    pub(super) fn name(self) -> &'static str {
+        NAMES[self as usize]
+    }
 }
 
 operations!(
@@ -47,6 +95,8 @@ operations!(
     fallocate,
     lseek,
     copy_file_range,
+    tmpfile,
+    syncfs,
 );
 
 /// Counters, one for each operation.

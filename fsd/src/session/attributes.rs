@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use cas::{Attrs, Time, xattrs::Xattrs};
 
-use super::{Error, Result, live::Session, log::Purpose, state::Effect, tree::Found};
+use super::{Error, Result, live::Session, log::Purpose, privileges::Writer, state::Effect, tree::Found};
 
 /// The longest name of an extended attribute, in bytes (XATTR_NAME_MAX).
 pub const XATTR_NAME_BYTES_MAX: usize = 255;
@@ -31,6 +31,8 @@ pub struct SetAttrs {
     pub atime: Option<SetTime>,
     /// Last change of the content.
     pub mtime: Option<SetTime>,
+    /// Who sets the size or the owner. Given permission bits stay as given.
+    pub by: Writer,
 }
 
 /// A time to set.
@@ -72,9 +74,12 @@ impl Session {
         if let Some(size) = set.size {
             change.resize(&found, size)?;
         }
+        if set.size.is_some() || set.uid.is_some() || set.gid.is_some() {
+            change.drop_capabilities(&found)?;
+        }
         let old = found.attrs;
         let attrs = Attrs {
-            mode: set.mode.map_or(old.mode, |mode| mode & 0o7777),
+            mode: set.mode.map_or(set.by.leaves(old.mode), |mode| mode & 0o7777),
             uid: set.uid.unwrap_or(old.uid),
             gid: set.gid.unwrap_or(old.gid),
             size: set.size.unwrap_or(old.size),

@@ -10,6 +10,7 @@ use super::{
     inode::Body,
     live::{Change, Session},
     log::Purpose,
+    privileges::Writer,
     segment::Segment,
     state::{Effect, State},
     tree::Found,
@@ -25,7 +26,7 @@ const COPY_BYTES_MAX: u64 = 4 << 20;
 pub enum Allocate {
     /// Make the file at least this long. Space itself is found when bytes are written.
     Extend,
-    /// Keep the size: nothing to do beyond the checks.
+    /// Keep the size: nothing changes but the times.
     KeepSize,
     /// Give the range back; it reads as zeros.
     Punch,
@@ -124,18 +125,23 @@ impl Session {
         Ok(len)
     }
 
+    /// [`Session::write_as`] by one who may keep set-ID bits.
+    pub fn write(&self, ino: u64, offset: u64, data: &[u8]) -> Result<()> {
+        self.write_as(Writer::Privileged, ino, offset, data)
+    }
+
     /// Writes all of `data` at `offset`, extending the file where needed. In place where the session alone owns what is
     /// there, to a new extent otherwise. Errors: `NoSpace`, `FileTooBig`.
-    pub fn write(&self, ino: u64, offset: u64, data: &[u8]) -> Result<()> {
+    pub fn write_as(&self, by: Writer, ino: u64, offset: u64, data: &[u8]) -> Result<()> {
         if data.is_empty() {
             return Ok(());
         }
         let range = offset..end_of(offset, data.len() as u64)?;
-        if self.overwrite(ino, &range, data)? { Ok(()) } else { self.write_new(ino, &range, data) }
+        if self.overwrite(by, ino, &range, data)? { Ok(()) } else { self.write_new(by, ino, &range, data) }
     }
 
     /// Overwrites in place if every byte of the range is in an extent that nobody else can see.
-    fn overwrite(&self, ino: u64, range: &Range<u64>, data: &[u8]) -> Result<bool> {
+    fn overwrite(&self, by: Writer, ino: u64, range: &Range<u64>, data: &[u8]) -> Result<bool> {
         let _gate = self.gate.read();
         let Some(parts) = self.exclusive(ino, range) else { return Ok(false) };
         for (part, segment, offset) in &parts {
@@ -146,7 +152,9 @@ impl Session {
         let found = change.found(ino)?;
         let now = self.shared.clock.now();
         // A truncation in between wins, as if it had come later: only the times are left to record.
-        change.set_attrs(&found, Attrs { mtime: now, ctime: now, ..found.attrs });
+        let mode = by.leaves(found.attrs.mode);
+        change.drop_capabilities(&found)?;
+        change.set_attrs(&found, Attrs { mode, mtime: now, ctime: now, ..found.attrs });
         change.commit(Purpose::Shrink)?;
         Ok(true)
     }
@@ -169,7 +177,7 @@ impl Session {
     }
 
     /// Writes to ranges of a segment that nobody else refers to, then records that they are the file's.
-    fn write_new(&self, ino: u64, range: &Range<u64>, data: &[u8]) -> Result<()> {
+    fn write_new(&self, by: Writer, ino: u64, range: &Range<u64>, data: &[u8]) -> Result<()> {
         // Checked before space is spent; checked again by what is found under the lock.
         self.found(&self.state.read(), ino)?.file()?;
         let durability = &self.shared.durability;
@@ -190,13 +198,14 @@ impl Session {
             change.push(Effect::Write { ino, start, len, segment, offset });
             start += len;
         }
-        let size = found.attrs.size.max(range.end);
-        change.set_attrs(&found, Attrs { size, mtime: now, ctime: now, ..found.attrs });
+        let (mode, size) = (by.leaves(found.attrs.mode), found.attrs.size.max(range.end));
+        change.drop_capabilities(&found)?;
+        change.set_attrs(&found, Attrs { mode, size, mtime: now, ctime: now, ..found.attrs });
         change.commit(Purpose::Grow)
     }
 
     /// fallocate(2). Errors: `FileTooBig`, `IsADirectory`, `NoSpace`.
-    pub fn allocate(&self, ino: u64, offset: u64, len: u64, how: Allocate) -> Result<()> {
+    pub fn allocate(&self, by: Writer, ino: u64, offset: u64, len: u64, how: Allocate) -> Result<()> {
         let range = offset..end_of(offset, len)?;
         let now = self.shared.clock.now();
         let mut change = self.begin()?;
@@ -207,23 +216,22 @@ impl Session {
         let new_size = if grows { size.max(range.end) } else { size };
         let clears = matches!(how, Allocate::Punch | Allocate::Zero { .. });
         let clears = Some(range.start..range.end.min(size)).filter(|r| clears && !r.is_empty());
-        if new_size == size && clears.is_none() {
-            return Ok(());
-        }
         change.adopt(&found)?;
         if let Some(range) = clears {
             change.push(Effect::Punch(ino, range));
         }
-        change.set_attrs(&found, Attrs { size: new_size, mtime: now, ctime: now, ..found.attrs });
+        let mode = by.leaves(found.attrs.mode);
+        change.drop_capabilities(&found)?;
+        change.set_attrs(&found, Attrs { mode, size: new_size, mtime: now, ctime: now, ..found.attrs });
         change.commit(if grows { Purpose::Grow } else { Purpose::Shrink })
     }
 
-    /// Copies up to `len` bytes between files, holes as zeros; returns how many: fewer at the end of the source, or because
-    /// one call moves at most 4 MiB.
-    pub fn copy_range(&self, from: u64, offset: u64, to: u64, to_offset: u64, len: u64) -> Result<u64> {
+    /// Copies up to `len` bytes between files, each given with the offset in it, holes as zeros; returns how many: fewer at
+    /// the end of the source, or because one call moves at most 4 MiB.
+    pub fn copy_range(&self, by: Writer, from: (u64, u64), to: (u64, u64), len: u64) -> Result<u64> {
         let mut buf = vec![0; len.min(COPY_BYTES_MAX) as usize];
-        let read = self.read(from, offset, &mut buf)?;
-        self.write(to, to_offset, &buf[..read])?;
+        let read = self.read(from.0, from.1, &mut buf)?;
+        self.write_as(by, to.0, to.1, &buf[..read])?;
         Ok(read as u64)
     }
 

@@ -11,6 +11,8 @@ use super::{
 
 /// The root directory's number, in every session (FUSE_ROOT_ID).
 pub const ROOT: u64 = 1;
+/// The parent of a file that was made without a name and has none yet. No inode has this number.
+pub const NOWHERE: u64 = 0;
 /// Numbers from here on are given to files that a session creates; below are the path-derived ones of imports.
 pub const CREATED_MIN: u64 = 1 << 62;
 

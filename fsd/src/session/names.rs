@@ -7,7 +7,7 @@ use cas::{Attrs, Kind, Time};
 use super::{
     Error, Name, Result,
     extent::FileBody,
-    inode::{Body, Inode, XattrSet},
+    inode::{Body, Inode, NOWHERE, XattrSet},
     live::{Change, Session},
     log::Purpose,
     state::Effect,
@@ -106,16 +106,39 @@ impl Session {
         change.push(Effect::Inode(ino, Arc::clone(&inode)));
         change.push(Effect::Add { dir: dir.ino, name: name.clone(), ino });
         change.touch_dir(&parent, (inode.kind == Kind::Dir) as i64, now);
-        // Before the commit, which gives the lock back; a failed one takes it back.
-        self.known.remember(ino, None, dir.ino);
-        if let Err(error) = change.commit(Purpose::Grow) {
-            self.known.forget(ino, 1);
-            return Err(error);
-        }
+        self.commit_remembered(change, ino, dir.ino)?;
         Ok(Found::changed(ino, &inode))
     }
 
-    /// Gives an inode one more name. Errors: `NotPermitted` for directories, `Exists`, `NotFound` for an inode without names.
+    /// Makes a regular file without a name, near `dir`, and remembers it for the holder: it is gone when that forgets it,
+    /// unless [`Session::link`] gives it a name. Errors: `NotADirectory`, `NotFound` for a removed directory, `NoSpace`.
+    pub fn make_unnamed(&self, dir: u64, new: New) -> Result<Found> {
+        let now = self.shared.clock.now();
+        let mut change = self.begin()?;
+        let dir = change.dir(dir)?;
+        let parent = change.found(dir.ino)?;
+        let ino = change.state.next_ino;
+        let mut inode = new_inode(New { kind: Kind::File, ..new }, &parent, now)?;
+        inode.parent = NOWHERE;
+        inode.attrs.nlink = 0;
+        let inode = Arc::new(inode);
+        change.push(Effect::Inode(ino, Arc::clone(&inode)));
+        change.push(Effect::Orphan(ino));
+        self.commit_remembered(change, ino, NOWHERE)?;
+        Ok(Found::changed(ino, &inode))
+    }
+
+    /// Commits a change that tells the holder of an inode. The holder's count goes up first, because the commit gives the
+    /// state's lock back; a failed one takes it down again.
+    fn commit_remembered(&self, change: Change<'_>, ino: u64, parent: u64) -> Result<()> {
+        self.known.remember(ino, None, parent);
+        change.commit(Purpose::Grow).inspect_err(|_| {
+            self.known.forget(ino, 1);
+        })
+    }
+
+    /// Gives an inode one more name, or one that was made without any its first. Errors: `NotPermitted` for directories,
+    /// `Exists`, `NotFound` for an inode whose names are all gone.
     pub fn link(&self, ino: u64, dir: u64, name: &Name) -> Result<Found> {
         let now = self.shared.clock.now();
         let mut change = self.begin()?;
@@ -124,7 +147,8 @@ impl Session {
         if found.kind == Kind::Dir {
             return Err(Error::NotPermitted);
         }
-        if change.state.orphans.contains(&ino) {
+        let is_first = found.parent == NOWHERE;
+        if change.state.orphans.contains(&ino) && !is_first {
             return Err(Error::NotFound);
         }
         if change.state.child(&dir, name)?.is_some() {
@@ -135,16 +159,13 @@ impl Session {
         change.adopt(&parent)?;
         change.adopt(&found)?;
         let attrs = Attrs { nlink, ctime: now, ..found.attrs };
-        change.push(Effect::Linked(ino));
+        let home = if is_first { dir.ino } else { found.parent };
+        change.push(if is_first { Effect::Parent(ino, home) } else { Effect::Linked(ino) });
         change.set_attrs(&found, attrs);
         change.push(Effect::Add { dir: dir.ino, name: name.clone(), ino });
         change.touch_dir(&parent, 0, now);
-        self.known.remember(ino, None, found.parent);
-        if let Err(error) = change.commit(Purpose::Grow) {
-            self.known.forget(ino, 1);
-            return Err(error);
-        }
-        Ok(Found { attrs, ..found })
+        self.commit_remembered(change, ino, home)?;
+        Ok(Found { attrs, parent: home, ..found })
     }
 
     /// Removes a name of anything but a directory. Errors: `NotFound`, `IsADirectory`.

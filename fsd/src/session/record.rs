@@ -9,7 +9,7 @@ use super::{
     Name, SessionId,
     codec::{Put, Take},
     extent::{Blob, Data, FileBody},
-    inode::{BaseDir, Body, Inode, XattrSet},
+    inode::{BaseDir, Body, Inode, NOWHERE, XattrSet},
     segment::Pool,
     state::{DirDelta, Effect, State},
 };
@@ -154,10 +154,14 @@ pub(crate) fn anchor(meta: &Meta, state: &State, part_bytes: usize) -> Vec<Recor
     records
 }
 
-/// Effects that make `state` out of its base. Orphans are left out: no replay has a holder for them.
+/// Effects that make `state` out of its base. Of orphans only those that may still be given a name: the rest goes with its
+/// holder, and no replay has one.
 fn images(state: &State) -> impl Iterator<Item = Effect> + '_ {
-    let inodes = state.inodes.iter().filter(|(ino, _)| !state.orphans.contains(*ino));
-    let inodes = inodes.flat_map(|(&ino, inode)| image_of(ino, inode));
+    let keeps = |(ino, inode): &(&u64, &Arc<Inode>)| !state.orphans.contains(*ino) || inode.parent == NOWHERE;
+    let inodes = state.inodes.iter().filter(keeps).flat_map(|(&ino, inode)| {
+        let unnamed = (inode.parent == NOWHERE).then_some(Effect::Orphan(ino));
+        image_of(ino, inode).into_iter().chain(unnamed)
+    });
     let dirs = state.dirs.iter().filter(|(ino, _)| !state.orphans.contains(*ino));
     inodes.chain(dirs.flat_map(|(&dir, delta)| names_of(dir, delta)))
 }

@@ -100,7 +100,7 @@ pub enum Effect {
     Punch(u64, Range<u64>),
     /// A file's bytes from here on are gone.
     Truncate(u64, u64),
-    /// A directory has a name for an inode; replaces what the name stood for.
+    /// A directory has a name for an inode, which is no orphan then; replaces what the name stood for.
     Add {
         /// The directory.
         dir: u64,
@@ -123,7 +123,7 @@ pub enum Effect {
         /// The name.
         name: Name,
     },
-    /// The last name of an inode went.
+    /// An inode has no name: the last one went, or it was made without.
     Orphan(u64),
     /// Nobody holds an inode without a name any more.
     Drop(u64),
@@ -190,7 +190,10 @@ impl State {
                     file.truncate(*size);
                 }
             }),
-            Effect::Add { dir, name, ino } => self.delta(*dir).add(name, *ino),
+            Effect::Add { dir, name, ino } => {
+                self.orphans.remove(ino);
+                self.delta(*dir).add(name, *ino);
+            }
             Effect::Hide { dir, name } => self.delta(*dir).hide(name),
             Effect::Remove { dir, name } => self.delta(*dir).remove(name),
             Effect::Orphan(ino) => {

@@ -95,6 +95,17 @@ impl Found {
         }
     }
 
+    /// Whether it has extended attributes. False if that cannot be read, which whoever reads them will hear of.
+    pub fn has_xattrs(&self) -> bool {
+        match &self.source {
+            Source::Base(place) => place.dir.entry(place.index).is_ok_and(|entry| entry.xattrs.is_some()),
+            Source::Changed(inode) => match &inode.xattrs {
+                XattrSet::Base(digest) => digest.is_some(),
+                XattrSet::Own(own) => !own.is_empty(),
+            },
+        }
+    }
+
     /// Its extended attributes.
     pub fn xattrs(&self, store: &Store) -> Result<cas::xattrs::Xattrs> {
         Ok(match &self.inode()?.xattrs {

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use cas::{Kind, Time, sim::SimDisk};
 use fsd::session::{
     Allocate, Difference, Engine, Error, Found, Name, New, ROOT, Rename, Seek, Session, SessionId, SetAttrs,
-    SetXattr, Side, State, diff,
+    SetXattr, Side, State, Writer, diff,
 };
 
 use super::{
@@ -156,11 +156,11 @@ impl Target for EngineTarget {
     }
 
     fn allocate(&mut self, s: usize, ino: u64, offset: u64, len: u64, how: Allocate) -> Answer<()> {
-        self.session(s).allocate(ino, offset, len, how).map_err(fail)
+        self.session(s).allocate(Writer::Privileged, ino, offset, len, how).map_err(fail)
     }
 
     fn copy(&mut self, s: usize, from: (u64, u64), to: (u64, u64), len: u64) -> Answer<u64> {
-        self.session(s).copy_range(from.0, from.1, to.0, to.1, len).map_err(fail)
+        self.session(s).copy_range(Writer::Privileged, from, to, len).map_err(fail)
     }
 
     fn seek(&mut self, s: usize, ino: u64, offset: u64, what: Seek) -> Answer<u64> {

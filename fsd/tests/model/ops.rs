@@ -2,7 +2,7 @@
 //! part of a sequence is a sequence, and shrinking works.
 
 use cas::{Kind, Time};
-use fsd::session::{Allocate, New, Rename, Seek, SetAttrs, SetTime, SetXattr};
+use fsd::session::{Allocate, New, Rename, Seek, SetAttrs, SetTime, SetXattr, Writer};
 use proptest::prelude::*;
 
 /// Which node: the `child`-th that fits in the `dir`-th directory, or with `held` one that is looked up already. Every third
@@ -152,8 +152,10 @@ fn set_time() -> impl Strategy<Value = Option<SetTime>> {
 fn set_attrs() -> impl Strategy<Value = SetAttrs> {
     let rare = |range: std::ops::Range<u32>| prop::option::weighted(0.3, range);
     let size = prop::option::weighted(0.4, offset().prop_map(u64::from));
-    (rare(0..0o10000), rare(0..5), rare(0..5), size, set_time(), set_time())
-        .prop_map(|(mode, uid, gid, size, atime, mtime)| SetAttrs { mode, uid, gid, size, atime, mtime })
+    let by = prop_oneof![Just(Writer::Privileged), Just(Writer::Ordinary)];
+    (rare(0..0o10000), rare(0..5), rare(0..5), size, set_time(), set_time(), by).prop_map(
+        |(mode, uid, gid, size, atime, mtime, by)| SetAttrs { mode, uid, gid, size, atime, mtime, by },
+    )
 }
 
 fn set_xattr() -> impl Strategy<Value = SetXattr> {

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use cas::{Attrs, Kind, Time};
-use fsd::session::{Allocate, FILE_BYTES_MAX, ROOT, Seek, SetAttrs, SetTime, SetXattr};
+use fsd::session::{Allocate, FILE_BYTES_MAX, ROOT, Seek, SetAttrs, SetTime, SetXattr, Writer};
 
 use super::{
     picture::Picture,
@@ -159,16 +159,14 @@ impl Tree {
         let grows = matches!(how, Allocate::Extend | Allocate::Zero { extend: true }) && end > size;
         let clears = matches!(how, Allocate::Punch | Allocate::Zero { .. });
         let cleared = (offset as usize).min(size)..end.min(size);
-        if grows || (clears && !cleared.is_empty()) {
-            self.set_bytes(ino, |bytes| {
-                if clears && !cleared.is_empty() {
-                    bytes[cleared].fill(0);
-                }
-                if grows {
-                    bytes.resize(end, 0);
-                }
-            });
-        }
+        self.set_bytes(ino, |bytes| {
+            if clears && !cleared.is_empty() {
+                bytes[cleared].fill(0);
+            }
+            if grows {
+                bytes.resize(end, 0);
+            }
+        });
         Ok(())
     }
 
@@ -203,6 +201,10 @@ impl Tree {
         }
         let now = self.now;
         let attrs = &mut self.edit(ino).attrs;
+        if set.by == Writer::Ordinary {
+            let runs_as_group = attrs.mode & 0o2010 == 0o2010;
+            attrs.mode &= if runs_as_group { 0o1777 } else { 0o3777 };
+        }
         attrs.mode = set.mode.map_or(attrs.mode, |mode| mode & 0o7777);
         attrs.uid = set.uid.unwrap_or(attrs.uid);
         attrs.gid = set.gid.unwrap_or(attrs.gid);

@@ -1,0 +1,352 @@
+//! From a request to its reply: converts, calls the engine, replies. One for each mount, whatever carries its requests.
+
+use std::sync::Arc;
+
+use cas::Kind;
+use nix::errno::Errno;
+
+use super::{
+    abi::{self, fattr},
+    attr::{attr_out, entry, nothing},
+    errno::report,
+    reply::{Answer, Listing, Reply},
+    request::{Operation, Request},
+    requests::{Op, Requests},
+};
+use crate::session::{
+    Allocate, Error, Found, NAME_BYTES_MAX, Name, New, Rename, Result, Seek, Session, SetAttrs, SetTime,
+    SetXattr, Writer,
+};
+
+/// Offsets of listings below this are `.` and `..`; the engine's cookies of real entries are moved up by it.
+const DOT_ENTRIES: u64 = 2;
+/// The unit of statfs(2).
+const STATFS_BLOCK_BYTES: u32 = 4096;
+
+/// One mount of one session.
+#[derive(Debug)]
+pub(super) struct Dispatch {
+    session: Arc<Session>,
+    requests: Arc<Requests>,
+}
+
+/// Whom a request is made for, and on what.
+#[derive(Clone, Copy, Debug)]
+struct Caller {
+    ino: u64,
+    uid: u32,
+    gid: u32,
+}
+
+impl Caller {
+    /// For requests that do not say whether the caller may keep set-ID bits.
+    fn writer(self) -> Writer {
+        if self.uid == 0 { Writer::Privileged } else { Writer::Ordinary }
+    }
+}
+
+/// Why a request fails: what the engine says, or what has no meaning to it.
+enum Failure {
+    Engine(Error),
+    Errno(Errno),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Failure {
+        Failure::Engine(error)
+    }
+}
+
+impl From<Errno> for Failure {
+    fn from(errno: Errno) -> Failure {
+        Failure::Errno(errno)
+    }
+}
+
+type Outcome = std::result::Result<Answer, Failure>;
+
+impl Dispatch {
+    /// Answers the requests of a mount of `session`.
+    pub fn new(session: Arc<Session>, requests: Arc<Requests>) -> Dispatch {
+        Dispatch { session, requests }
+    }
+
+    /// Carries a request out and puts its reply together in `buffer`.
+    pub fn answer(&self, request: &Request<'_>, buffer: &mut [u8]) -> Answer {
+        let name = Op::of(&request.operation).map(|op| {
+            self.requests.count(op);
+            op.name()
+        });
+        let caller = Caller { ino: request.header.nodeid, uid: request.header.uid, gid: request.header.gid };
+        match self.carry_out(caller, &request.operation, &mut Reply::new(buffer)) {
+            Ok(answer) => answer,
+            Err(Failure::Errno(errno)) => Answer::Failed(errno),
+            Err(Failure::Engine(error)) => {
+                Answer::Failed(report(name.unwrap_or("unknown"), caller.ino, &error))
+            }
+        }
+    }
+
+    fn carry_out(&self, caller: Caller, operation: &Operation<'_>, reply: &mut Reply<'_>) -> Outcome {
+        let (session, ino) = (&self.session, caller.ino);
+        match *operation {
+            Operation::Lookup { name } => self.lookup(ino, name, reply),
+            Operation::Forget { count } => {
+                session.forget(ino, count);
+                Ok(Answer::None)
+            }
+            Operation::BatchForget { forgets } => self.forget_all_of(forgets),
+            Operation::Getattr => Ok(self.attrs(reply, &session.stat(ino)?)),
+            Operation::Setattr(set) => Ok(self.attrs(reply, &session.set_attrs(ino, set_attrs(&set)?)?)),
+            Operation::Readlink => Ok(reply.bytes(&session.stat(ino)?.target()?)),
+            Operation::Symlink { name, target } => self.symlink(caller, name, target, reply),
+            Operation::Mknod { mode, umask: _, rdev, name } => {
+                Ok(self.entry(reply, &self.make(caller, name, mode, rdev)?))
+            }
+            Operation::Mkdir { mode, umask: _, name } => {
+                Ok(self.entry(reply, &self.make(caller, name, mode & 0o7777 | libc::S_IFDIR, 0)?))
+            }
+            Operation::Create { mode, umask: _, name } => {
+                Ok(self.opened(reply, &self.make(caller, name, mode & 0o7777 | libc::S_IFREG, 0)?))
+            }
+            Operation::Tmpfile { mode, umask: _ } => {
+                let new = new(caller, mode & 0o7777 | libc::S_IFREG, 0)?;
+                Ok(self.opened(reply, &session.make_unnamed(ino, new)?))
+            }
+            Operation::Unlink { name } => {
+                session.unlink(ino, &Name::parse(name)?)?;
+                Ok(reply.done())
+            }
+            Operation::Rmdir { name } => {
+                session.rmdir(ino, &Name::parse(name)?)?;
+                Ok(reply.done())
+            }
+            Operation::Rename { name, new_dir, new_name, flags } => {
+                let (name, new_name) = (Name::parse(name)?, Name::parse(new_name)?);
+                session.rename(ino, &name, new_dir, &new_name, how_to_rename(flags)?)?;
+                Ok(reply.done())
+            }
+            Operation::Link { ino: file, name } => {
+                Ok(self.entry(reply, &session.link(file, ino, &Name::parse(name)?)?))
+            }
+            // Zero-message open: the kernel sends no OPEN and no RELEASE from here on, and keeps its cache. Nor a FLUSH:
+            // every WRITE was recorded before it was answered, so a close has nothing to add. Interrupts come too late
+            // for requests that are carried out at once.
+            Operation::Open | Operation::Opendir | Operation::Flush | Operation::Interrupt => {
+                Err(Errno::ENOSYS.into())
+            }
+            Operation::Read { offset, size } => {
+                Ok(reply.fill(size as usize, |buffer| session.read(ino, offset, buffer))?)
+            }
+            Operation::Write { offset, data, drops_set_ids } => {
+                let by = if drops_set_ids { Writer::Ordinary } else { Writer::Privileged };
+                session.write_as(by, ino, offset, data)?;
+                Ok(reply.put(&abi::WriteOut { size: data.len() as u32, ..Default::default() }))
+            }
+            Operation::Fsync | Operation::Fsyncdir | Operation::Syncfs => {
+                session.sync()?;
+                Ok(reply.done())
+            }
+            Operation::Readdir { offset, size } => self.list(ino, offset, false, Listing::new(reply, size)),
+            Operation::Readdirplus { offset, size } => {
+                self.list(ino, offset, true, Listing::new(reply, size))
+            }
+            Operation::Statfs => self.statfs(reply),
+            Operation::Setxattr { name, value, flags, drops_set_gid: _ } => {
+                session.set_xattr(ino, in_namespace(name)?, value, how_to_set(flags)?)?;
+                Ok(reply.done())
+            }
+            Operation::Getxattr { name, size } => {
+                let name = in_namespace(name)?;
+                let value = session.xattrs(ino)?.remove(name).ok_or(Error::NoAttribute)?;
+                sized(reply, size, &value)
+            }
+            Operation::Listxattr { size } => {
+                let names: Vec<_> = session.xattrs(ino)?.into_keys().collect();
+                let list: Vec<u8> = names.iter().flat_map(|name| name.iter().chain(&[0])).copied().collect();
+                sized(reply, size, &list)
+            }
+            Operation::Removexattr { name } => {
+                session.remove_xattr(ino, in_namespace(name)?)?;
+                Ok(reply.done())
+            }
+            Operation::Fallocate { offset, len, mode } => {
+                session.allocate(caller.writer(), ino, offset, len, how_to_allocate(mode)?)?;
+                Ok(reply.done())
+            }
+            Operation::Lseek { offset, whence } => {
+                let offset = session.seek(ino, offset, what_to_seek(whence)?)?;
+                Ok(reply.put(&abi::LseekOut { offset }))
+            }
+            Operation::CopyFileRange(copy) => {
+                let (from, to) = ((ino, copy.offset_in), (copy.ino_out, copy.offset_out));
+                let copied = session.copy_range(caller.writer(), from, to, copy.len)?;
+                Ok(reply.put(&abi::WriteOut { size: copied as u32, ..Default::default() }))
+            }
+            Operation::Destroy => Ok(reply.done()),
+            Operation::Unknown => Err(Errno::ENOSYS.into()),
+        }
+    }
+
+    fn entry(&self, reply: &mut Reply<'_>, found: &Found) -> Answer {
+        reply.put(&entry(&self.session, found))
+    }
+
+    fn opened(&self, reply: &mut Reply<'_>, found: &Found) -> Answer {
+        reply.put(&entry(&self.session, found));
+        reply.put(&abi::OpenOut { open_flags: abi::FOPEN_KEEP_CACHE, ..Default::default() })
+    }
+
+    fn attrs(&self, reply: &mut Reply<'_>, found: &Found) -> Answer {
+        reply.put(&attr_out(&self.session, found))
+    }
+
+    fn lookup(&self, dir: u64, name: &[u8], reply: &mut Reply<'_>) -> Outcome {
+        match self.session.lookup(dir, &Name::parse(name)?) {
+            Err(Error::NotFound) => Ok(reply.put(&nothing())),
+            found => Ok(self.entry(reply, &found?)),
+        }
+    }
+
+    fn forget_all_of(&self, forgets: &[u8]) -> Outcome {
+        use zerocopy::FromBytes;
+        for forget in forgets.chunks_exact(size_of::<abi::ForgetOne>()) {
+            if let Ok(abi::ForgetOne { nodeid, count }) = abi::ForgetOne::read_from_bytes(forget) {
+                self.session.forget(nodeid, count);
+            }
+        }
+        Ok(Answer::None)
+    }
+
+    fn make(&self, caller: Caller, name: &[u8], mode: u32, rdev: u32) -> Result<Found> {
+        self.session.make(caller.ino, &Name::parse(name)?, new(caller, mode, rdev)?)
+    }
+
+    fn symlink(&self, caller: Caller, name: &[u8], target: &[u8], reply: &mut Reply<'_>) -> Outcome {
+        let new = New { target: Some(target.to_vec()), ..new(caller, libc::S_IFLNK | 0o777, 0)? };
+        match self.session.make(caller.ino, &Name::parse(name)?, new) {
+            // symlink(2) knows no E2BIG.
+            Err(Error::TooLarge(_)) => Err(Errno::ENAMETOOLONG.into()),
+            made => Ok(self.entry(reply, &made?)),
+        }
+    }
+
+    /// READDIR, and with attributes READDIRPLUS. What the session cannot list any further for lack of room is asked for later.
+    fn list(&self, ino: u64, offset: u64, with_attrs: bool, mut listing: Listing<'_, '_>) -> Outcome {
+        let found = self.session.stat(ino)?;
+        let dots = [(found.ino, &b"."[..]), (found.parent, b"..")];
+        for (at, (dot, name)) in dots.into_iter().enumerate().skip(offset.min(DOT_ENTRIES) as usize) {
+            // The kernel takes no attributes from these two and counts no lookup for them: inode 0 says that there are none.
+            let entry = with_attrs.then(abi::EntryOut::default);
+            if !listing.add(entry.as_ref(), dot, at as u64 + 1, Kind::Dir, name) {
+                return Ok(listing.done());
+            }
+        }
+        let cookie = offset.saturating_sub(DOT_ENTRIES);
+        self.session.list(ino, cookie, with_attrs, &mut |name, found, next| {
+            let entry = with_attrs.then(|| entry(&self.session, found));
+            listing.add(entry.as_ref(), found.ino, next + DOT_ENTRIES, found.kind, name)
+        })?;
+        Ok(listing.done())
+    }
+
+    fn statfs(&self, reply: &mut Reply<'_>) -> Outcome {
+        let space = self.session.space()?;
+        let blocks = |bytes: u64| bytes / u64::from(STATFS_BLOCK_BYTES);
+        let inodes = crate::session::INODES_MAX;
+        Ok(reply.put(&abi::StatfsOut {
+            blocks: blocks(space.total_bytes),
+            free: blocks(space.free_bytes),
+            available: blocks(space.free_bytes),
+            files: inodes,
+            files_free: inodes,
+            block_bytes: STATFS_BLOCK_BYTES,
+            name_bytes: NAME_BYTES_MAX as u32,
+            fragment_bytes: STATFS_BLOCK_BYTES,
+            ..Default::default()
+        }))
+    }
+}
+
+fn new(caller: Caller, mode: u32, rdev: u32) -> Result<New> {
+    let kind = Kind::from_mode(mode).ok_or(Error::Invalid("not a kind of file"))?;
+    Ok(New { kind, mode, uid: caller.uid, gid: caller.gid, rdev: rdev.into(), target: None })
+}
+
+fn set_attrs(set: &abi::SetattrIn) -> std::result::Result<SetAttrs, Errno> {
+    let when = |flag: u32| set.valid & flag != 0;
+    let moment = |given: u32, now: u32, secs: i64, nanos: u32| match (when(given), when(now)) {
+        (false, _) => Ok(None),
+        (true, true) => Ok(Some(SetTime::Now)),
+        (true, false) => {
+            let time = cas::Time { secs, nanos };
+            if time.is_valid() { Ok(Some(SetTime::At(time))) } else { Err(Errno::EINVAL) }
+        }
+    };
+    Ok(SetAttrs {
+        mode: when(fattr::MODE).then_some(set.mode),
+        uid: when(fattr::UID).then_some(set.uid),
+        gid: when(fattr::GID).then_some(set.gid),
+        size: when(fattr::SIZE).then_some(set.size),
+        atime: moment(fattr::ATIME, fattr::ATIME_NOW, set.atime, set.atime_nanos)?,
+        mtime: moment(fattr::MTIME, fattr::MTIME_NOW, set.mtime, set.mtime_nanos)?,
+        by: if when(fattr::KILL_SUIDGID) { Writer::Ordinary } else { Writer::Privileged },
+    })
+}
+
+fn how_to_rename(flags: u32) -> std::result::Result<Rename, Errno> {
+    match flags {
+        0 => Ok(Rename::Replace),
+        libc::RENAME_NOREPLACE => Ok(Rename::NoReplace),
+        libc::RENAME_EXCHANGE => Ok(Rename::Exchange),
+        _ => Err(Errno::EINVAL),
+    }
+}
+
+fn how_to_set(flags: u32) -> std::result::Result<SetXattr, Errno> {
+    match flags as i32 {
+        0 => Ok(SetXattr::Any),
+        libc::XATTR_CREATE => Ok(SetXattr::Create),
+        libc::XATTR_REPLACE => Ok(SetXattr::Replace),
+        _ => Err(Errno::EINVAL),
+    }
+}
+
+fn how_to_allocate(mode: u32) -> std::result::Result<Allocate, Errno> {
+    const KEEP: i32 = libc::FALLOC_FL_KEEP_SIZE;
+    const PUNCH: i32 = libc::FALLOC_FL_PUNCH_HOLE | KEEP;
+    const ZERO: i32 = libc::FALLOC_FL_ZERO_RANGE;
+    const ZERO_KEEP: i32 = ZERO | KEEP;
+    match mode as i32 {
+        0 => Ok(Allocate::Extend),
+        KEEP => Ok(Allocate::KeepSize),
+        PUNCH => Ok(Allocate::Punch),
+        ZERO => Ok(Allocate::Zero { extend: true }),
+        ZERO_KEEP => Ok(Allocate::Zero { extend: false }),
+        _ => Err(Errno::EOPNOTSUPP),
+    }
+}
+
+fn what_to_seek(whence: u32) -> std::result::Result<Seek, Errno> {
+    match whence as i32 {
+        libc::SEEK_DATA => Ok(Seek::Data),
+        libc::SEEK_HOLE => Ok(Seek::Hole),
+        _ => Err(Errno::EINVAL),
+    }
+}
+
+/// The name of an attribute, if it is in one of Linux's namespaces. The kernel leaves that to file systems, see xattr(7).
+fn in_namespace(name: &[u8]) -> std::result::Result<&[u8], Errno> {
+    let known = ["user.", "trusted.", "security.", "system."];
+    let is_known = known.iter().any(|prefix| name.starts_with(prefix.as_bytes()));
+    if is_known { Ok(name) } else { Err(Errno::EOPNOTSUPP) }
+}
+
+/// An extended attribute, or the list of them: a size of 0 asks how much there is.
+fn sized(reply: &mut Reply<'_>, size: u32, value: &[u8]) -> Outcome {
+    match size as usize {
+        0 => Ok(reply.put(&abi::GetxattrIn { size: value.len() as u32, ..Default::default() })),
+        room if value.len() <= room => Ok(reply.bytes(value)),
+        _ => Err(Errno::ERANGE.into()),
+    }
+}

@@ -1,0 +1,52 @@
+//! The beginning of a mount: `fuser` mounts and answers INIT, by mount(2) or fusermount3; everything after that is ours.
+
+use std::{io, path::Path};
+
+use fuser::{Config, Filesystem, InitFlags, KernelConfig, Request};
+
+/// The largest READ and WRITE, in bytes: what the kernel allows without raising fs.fuse.max_pages_limit.
+pub(super) const REQUEST_BYTES_MAX: u32 = 1 << 20;
+/// Requests that the kernel may have under way in the background (readahead, above all).
+const BACKGROUND_MAX: u16 = 64;
+
+/// Each only makes a mount faster. Not ATOMIC_O_TRUNC: with zero-message open an open(O_TRUNC) would silently not truncate.
+const WANTED: [InitFlags; 11] = [
+    InitFlags::FUSE_ASYNC_READ,
+    InitFlags::FUSE_BIG_WRITES,
+    InitFlags::FUSE_DO_READDIRPLUS,
+    InitFlags::FUSE_READDIRPLUS_AUTO,
+    InitFlags::FUSE_PARALLEL_DIROPS,
+    InitFlags::FUSE_CACHE_SYMLINKS,
+    InitFlags::FUSE_EXPLICIT_INVAL_DATA,
+    InitFlags::FUSE_NO_OPEN_SUPPORT,
+    InitFlags::FUSE_NO_OPENDIR_SUPPORT,
+    InitFlags::FUSE_MAX_PAGES,
+    // The kernel asks for a file's capabilities once, not before every write: the engine takes them away.
+    InitFlags::FUSE_HANDLE_KILLPRIV_V2,
+];
+
+/// A mounted file system whose requests nobody answers yet. Unmounts when it goes.
+pub(super) type Mounted = fuser::Session<Handshake>;
+
+/// Answers INIT, and nothing else.
+#[derive(Debug)]
+pub(super) struct Handshake(());
+
+/// Mounts on `dir` and agrees with the kernel on how to talk. Errors: what mount(2), fusermount3 and the kernel say.
+pub(super) fn mount(dir: &Path, config: &Config) -> io::Result<Mounted> {
+    fuser::Session::new(Handshake(()), dir, config)
+}
+
+impl Filesystem for Handshake {
+    fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> io::Result<()> {
+        for flag in WANTED {
+            if config.add_capabilities(flag).is_err() {
+                tracing::debug!(?flag, "not offered by this kernel");
+            }
+        }
+        let _ = config.set_max_write(REQUEST_BYTES_MAX);
+        let _ = config.set_max_readahead(REQUEST_BYTES_MAX);
+        let _ = config.set_max_background(BACKGROUND_MAX);
+        Ok(())
+    }
+}
