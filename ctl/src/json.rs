@@ -32,6 +32,7 @@ pub(crate) fn mount(mount: &MountInfo) -> Value {
     let mut object = json!({
         "read_only": mount.read_only,
         "allow_other": mount.allow_other,
+        "acl": mount.acl,
         "transport": optional(&mount.transport),
     });
     put_bytes(&mut object, "dir", &mount.dir);

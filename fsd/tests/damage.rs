@@ -59,7 +59,7 @@ fn sample(seed: u64) -> Sample {
     target.engine.durability().sync().unwrap();
     let log = &target.engine.durability().log;
     let synced = log.synced();
-    let new = New { kind: Kind::File, mode: 0, uid: 0, gid: 0, rdev: 0, target: None };
+    let new = New { kind: Kind::File, mode: 0, uid: 0, gid: 0, rdev: 0, umask: 0, target: None };
     let mut history = runner.history.expect("set above");
     for n in 0..3 {
         let name = format!("late {n}");
@@ -124,7 +124,7 @@ fn damage_to_what_was_synced_is_refused_and_loss_can_be_accepted() {
 }
 
 fn file() -> New {
-    New { kind: Kind::File, mode: 0o600, uid: 0, gid: 0, rdev: 0, target: None }
+    New { kind: Kind::File, mode: 0o600, uid: 0, gid: 0, rdev: 0, umask: 0, target: None }
 }
 
 #[test]

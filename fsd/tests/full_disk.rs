@@ -74,7 +74,7 @@ fn name(text: &str) -> Name {
 }
 
 fn file() -> New {
-    New { kind: Kind::File, mode: 0o644, uid: 0, gid: 0, rdev: 0, target: None }
+    New { kind: Kind::File, mode: 0o644, uid: 0, gid: 0, rdev: 0, umask: 0, target: None }
 }
 
 /// Fills the log until nothing more is accepted; returns how many files were made.

@@ -103,7 +103,7 @@ fn changes_are_seen_in_a_diff_and_sealed() {
     let engine = daemon.engine();
     let live = engine.session("work").unwrap();
     let name = |text: &str| Name::parse(text.as_bytes()).unwrap();
-    let new = |kind| New { kind, mode: 0o644, uid: 0, gid: 0, rdev: 0, target: None };
+    let new = |kind| New { kind, mode: 0o644, uid: 0, gid: 0, rdev: 0, umask: 0, target: None };
     let src = live.lookup(fsd::session::ROOT, &name("src")).unwrap();
     let main = live.lookup(src.ino, &name("main.c")).unwrap();
     live.write(main.ino, 0, b"INT").unwrap();

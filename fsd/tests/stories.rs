@@ -21,7 +21,7 @@ fn start() -> EngineTarget {
 }
 
 fn file() -> fsd::session::New {
-    fsd::session::New { kind: cas::Kind::File, mode: 0o644, uid: 0, gid: 0, rdev: 0, target: None }
+    fsd::session::New { kind: cas::Kind::File, mode: 0o644, uid: 0, gid: 0, rdev: 0, umask: 0, target: None }
 }
 
 /// All names of a directory from a cookie on.

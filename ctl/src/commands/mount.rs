@@ -14,7 +14,7 @@ use crate::{host, json};
 /// Moves no bytes: what is read is fetched then. The mount lasts until it is unmounted or the daemon ends.
 #[derive(clap::Args)]
 #[command(
-    after_help = "Examples:\n  aetherctl mount work /mnt/work\n  aetherctl mount ses_01234567 ./look --read-only"
+    after_help = "Examples:\n  aetherctl mount work /mnt/work\n  aetherctl mount ses_01234567 ./look --read-only\n  aetherctl mount work /srv/work --allow-other --acl"
 )]
 pub(crate) struct Args {
     /// An ID, a prefix of one, or a name
@@ -27,6 +27,12 @@ pub(crate) struct Args {
     /// Let other users in (for a user other than root, /etc/fuse.conf has to say user_allow_other)
     #[arg(long)]
     allow_other: bool,
+    /// Have the kernel check POSIX access control lists; everybody but a file's owner waits longer for that
+    #[arg(long)]
+    acl: bool,
+    /// Hard links that a file may be given; the default is what pathconf(3) tells programs of any FUSE mount
+    #[arg(long, value_name = "N", default_value_t = 127, value_parser = clap::value_parser!(u32).range(1..))]
+    links_max: u32,
 }
 
 pub(crate) async fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
@@ -35,6 +41,8 @@ pub(crate) async fn run(args: Args, context: &mut Context) -> Result<(), Failure
         dir: host::absolute(&args.dir)?,
         read_only: args.read_only,
         allow_other: args.allow_other,
+        acl: args.acl,
+        links_max: args.links_max,
     };
     let reply = context.connect().await?.mount(request).await?.into_inner();
     let mount = reply.mount.ok_or_else(|| Failure::protocol("no mount"))?;

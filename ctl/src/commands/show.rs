@@ -59,7 +59,8 @@ fn snapshot_rows(snapshot: &SnapshotInfo) -> Vec<(&'static str, String)> {
 
 fn mount_text(mount: &MountInfo) -> String {
     let mut text = quoted(&mount.dir);
-    for (set, word) in [(mount.read_only, "read-only"), (mount.allow_other, "allow-other")] {
+    let options = [(mount.read_only, "read-only"), (mount.allow_other, "allow-other"), (mount.acl, "acl")];
+    for (set, word) in options {
         if set {
             text.push_str(&format!(", {word}"));
         }

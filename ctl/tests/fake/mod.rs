@@ -118,6 +118,7 @@ fn session(id: &str) -> SessionInfo {
             dir: b"/mnt/w\xff".to_vec(),
             read_only: true,
             allow_other: false,
+            acl: false,
             transport: "/dev/fuse".to_string(),
         }],
         changed_inodes: 3,

@@ -28,10 +28,16 @@ const REQUEST_BUFFER_BYTES: usize = REQUEST_BYTES_MAX as usize + 4096;
 /// The largest reply: a READ.
 const REPLY_BUFFER_BYTES: usize = size_of::<OutHeader>() + REQUEST_BYTES_MAX as usize;
 
-/// Serves a mount with so many threads, this one among them, until it is unmounted. Error: the device fails.
-pub(super) fn serve(mounted: Mounted, dispatch: Dispatch, threads: usize) -> io::Result<()> {
+/// Serves a mount with so many threads, this one among them, until it is unmounted. `setxattr_ext`: see
+/// [`Request::parse`]. Error: the device fails.
+pub(super) fn serve(
+    mounted: Mounted,
+    dispatch: Dispatch,
+    setxattr_ext: bool,
+    threads: usize,
+) -> io::Result<()> {
     let fd = mounted.as_fd().try_clone_to_owned()?;
-    let worker = Arc::new(Worker { fd, dispatch });
+    let worker = Arc::new(Worker { fd, dispatch, setxattr_ext });
     let others: Vec<_> = (1..threads)
         .filter_map(|_| {
             let worker = Arc::clone(&worker);
@@ -51,6 +57,7 @@ pub(super) fn serve(mounted: Mounted, dispatch: Dispatch, threads: usize) -> io:
 struct Worker {
     fd: OwnedFd,
     dispatch: Dispatch,
+    setxattr_ext: bool,
 }
 
 impl Worker {
@@ -70,7 +77,7 @@ impl Worker {
 
     /// Carries out one request and answers it. False after the last one.
     fn serve_one(&self, bytes: &[u8], reply: &mut [u8]) -> io::Result<bool> {
-        let request = match Request::parse(bytes, false) {
+        let request = match Request::parse(bytes, self.setxattr_ext) {
             Ok(request) => request,
             Err(header) => {
                 let header = header.ok_or_else(|| io::Error::other("the kernel sent half a header"))?;

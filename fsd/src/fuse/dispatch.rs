@@ -14,8 +14,8 @@ use super::{
     requests::{Op, Requests},
 };
 use crate::session::{
-    Allocate, Error, Found, NAME_BYTES_MAX, Name, New, Rename, Result, Seek, Session, SetAttrs, SetTime,
-    SetXattr, Writer,
+    ACL_ACCESS, Allocate, Error, Found, NAME_BYTES_MAX, Name, New, Rename, Result, Seek, Session, SetAttrs,
+    SetTime, SetXattr, Writer,
 };
 
 /// Offsets of listings below this are `.` and `..`; the engine's cookies of real entries are moved up by it.
@@ -28,6 +28,8 @@ const STATFS_BLOCK_BYTES: u32 = 4096;
 pub(super) struct Dispatch {
     session: Arc<Session>,
     requests: Arc<Requests>,
+    /// Names that a file may be given.
+    links_max: u32,
 }
 
 /// Whom a request is made for, and on what.
@@ -67,8 +69,8 @@ type Outcome = std::result::Result<Answer, Failure>;
 
 impl Dispatch {
     /// Answers the requests of a mount of `session`.
-    pub fn new(session: Arc<Session>, requests: Arc<Requests>) -> Dispatch {
-        Dispatch { session, requests }
+    pub fn new(session: Arc<Session>, requests: Arc<Requests>, links_max: u32) -> Dispatch {
+        Dispatch { session, requests, links_max }
     }
 
     /// Carries a request out and puts its reply together in `buffer`.
@@ -100,17 +102,20 @@ impl Dispatch {
             Operation::Setattr(set) => Ok(self.attrs(reply, &session.set_attrs(ino, set_attrs(&set)?)?)),
             Operation::Readlink => Ok(reply.bytes(&session.stat(ino)?.target()?)),
             Operation::Symlink { name, target } => self.symlink(caller, name, target, reply),
-            Operation::Mknod { mode, umask: _, rdev, name } => {
-                Ok(self.entry(reply, &self.make(caller, name, mode, rdev)?))
+            Operation::Mknod { mode, umask, rdev, name } => {
+                let made = self.make(caller, name, New { rdev: rdev.into(), ..new(caller, mode, umask)? });
+                Ok(self.entry(reply, &made?))
             }
-            Operation::Mkdir { mode, umask: _, name } => {
-                Ok(self.entry(reply, &self.make(caller, name, mode & 0o7777 | libc::S_IFDIR, 0)?))
+            Operation::Mkdir { mode, umask, name } => {
+                let new = new(caller, mode & 0o7777 | libc::S_IFDIR, umask)?;
+                Ok(self.entry(reply, &self.make(caller, name, new)?))
             }
-            Operation::Create { mode, umask: _, name } => {
-                Ok(self.opened(reply, &self.make(caller, name, mode & 0o7777 | libc::S_IFREG, 0)?))
+            Operation::Create { mode, umask, name } => {
+                let new = new(caller, mode & 0o7777 | libc::S_IFREG, umask)?;
+                Ok(self.opened(reply, &self.make(caller, name, new)?))
             }
-            Operation::Tmpfile { mode, umask: _ } => {
-                let new = new(caller, mode & 0o7777 | libc::S_IFREG, 0)?;
+            Operation::Tmpfile { mode, umask } => {
+                let new = new(caller, mode & 0o7777 | libc::S_IFREG, umask)?;
                 Ok(self.opened(reply, &session.make_unnamed(ino, new)?))
             }
             Operation::Unlink { name } => {
@@ -127,7 +132,7 @@ impl Dispatch {
                 Ok(reply.done())
             }
             Operation::Link { ino: file, name } => {
-                Ok(self.entry(reply, &session.link(file, ino, &Name::parse(name)?)?))
+                Ok(self.entry(reply, &session.link(file, ino, &Name::parse(name)?, self.links_max)?))
             }
             // Zero-message open: the kernel sends no OPEN and no RELEASE from here on, and keeps its cache. Nor a FLUSH:
             // every WRITE was recorded before it was answered, so a close has nothing to add. Interrupts come too late
@@ -152,8 +157,13 @@ impl Dispatch {
                 self.list(ino, offset, true, Listing::new(reply, size))
             }
             Operation::Statfs => self.statfs(reply),
-            Operation::Setxattr { name, value, flags, drops_set_gid: _ } => {
-                session.set_xattr(ino, in_namespace(name)?, value, how_to_set(flags)?)?;
+            Operation::Setxattr { name, value, flags, drops_set_gid } => {
+                let (name, how) = (in_namespace(name)?, how_to_set(flags)?);
+                let by = if drops_set_gid { Writer::Ordinary } else { Writer::Privileged };
+                match name {
+                    ACL_ACCESS => session.set_access_acl(by, ino, value, how)?,
+                    name => session.set_xattr(ino, name, value, how)?,
+                }
                 Ok(reply.done())
             }
             Operation::Getxattr { name, size } => {
@@ -218,13 +228,13 @@ impl Dispatch {
         Ok(Answer::None)
     }
 
-    fn make(&self, caller: Caller, name: &[u8], mode: u32, rdev: u32) -> Result<Found> {
-        self.session.make(caller.ino, &Name::parse(name)?, new(caller, mode, rdev)?)
+    fn make(&self, caller: Caller, name: &[u8], new: New) -> Result<Found> {
+        self.session.make(caller.ino, &Name::parse(name)?, new)
     }
 
     fn symlink(&self, caller: Caller, name: &[u8], target: &[u8], reply: &mut Reply<'_>) -> Outcome {
         let new = New { target: Some(target.to_vec()), ..new(caller, libc::S_IFLNK | 0o777, 0)? };
-        match self.session.make(caller.ino, &Name::parse(name)?, new) {
+        match self.make(caller, name, new) {
             // symlink(2) knows no E2BIG.
             Err(Error::TooLarge(_)) => Err(Errno::ENAMETOOLONG.into()),
             made => Ok(self.entry(reply, &made?)),
@@ -268,9 +278,9 @@ impl Dispatch {
     }
 }
 
-fn new(caller: Caller, mode: u32, rdev: u32) -> Result<New> {
+fn new(caller: Caller, mode: u32, umask: u32) -> Result<New> {
     let kind = Kind::from_mode(mode).ok_or(Error::Invalid("not a kind of file"))?;
-    Ok(New { kind, mode, uid: caller.uid, gid: caller.gid, rdev: rdev.into(), target: None })
+    Ok(New { kind, mode, umask, uid: caller.uid, gid: caller.gid, rdev: 0, target: None })
 }
 
 fn set_attrs(set: &abi::SetattrIn) -> std::result::Result<SetAttrs, Errno> {

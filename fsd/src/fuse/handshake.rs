@@ -25,16 +25,24 @@ const WANTED: [InitFlags; 11] = [
     InitFlags::FUSE_HANDLE_KILLPRIV_V2,
 ];
 
+/// For access control lists: the kernel checks them, leaves the umask to us (a default list overrides it), and says whether
+/// who sets a list may keep the set-group-ID bit.
+const FOR_ACL: [InitFlags; 3] =
+    [InitFlags::FUSE_POSIX_ACL, InitFlags::FUSE_DONT_MASK, InitFlags::FUSE_SETXATTR_EXT];
+
 /// A mounted file system whose requests nobody answers yet. Unmounts when it goes.
 pub(super) type Mounted = fuser::Session<Handshake>;
 
 /// Answers INIT, and nothing else.
 #[derive(Debug)]
-pub(super) struct Handshake(());
+pub(super) struct Handshake {
+    acl: bool,
+}
 
-/// Mounts on `dir` and agrees with the kernel on how to talk. Errors: what mount(2), fusermount3 and the kernel say.
-pub(super) fn mount(dir: &Path, config: &Config) -> io::Result<Mounted> {
-    fuser::Session::new(Handshake(()), dir, config)
+/// Mounts on `dir` and agrees with the kernel on how to talk, with access control lists if `acl`. Errors: what mount(2),
+/// fusermount3 and the kernel say.
+pub(super) fn mount(dir: &Path, config: &Config, acl: bool) -> io::Result<Mounted> {
+    fuser::Session::new(Handshake { acl }, dir, config)
 }
 
 impl Filesystem for Handshake {
@@ -42,6 +50,16 @@ impl Filesystem for Handshake {
         for flag in WANTED {
             if config.add_capabilities(flag).is_err() {
                 tracing::debug!(?flag, "not offered by this kernel");
+            }
+        }
+        if self.acl {
+            for flag in FOR_ACL {
+                config.add_capabilities(flag).map_err(|_| {
+                    io::Error::new(
+                        io::ErrorKind::Unsupported,
+                        "this kernel has no access control lists on FUSE",
+                    )
+                })?;
             }
         }
         let _ = config.set_max_write(REQUEST_BYTES_MAX);

@@ -38,13 +38,27 @@ const GOODBYE: Duration = Duration::from_secs(3);
 /// What the table of mounts calls ours: with the subtype if fusermount3 made it, without if root did it by mount(2).
 const KINDS: [&str; 2] = ["fuse.aetherfs", "fuse"];
 
+/// Names that a file may be given through a mount, unless more are asked for: what pathconf(3) tells programs of FUSE mounts
+/// (glibc's `LINUX_LINK_MAX`), and POSIX then wants to be held to. See `docs/decisions/0012-links.md`.
+pub const LINKS_MAX: u32 = 127;
+
 /// How to mount.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct MountOptions {
     /// Refuse changes.
     pub read_only: bool,
     /// Let other users in, with their permissions checked by the kernel.
     pub allow_other: bool,
+    /// Access control lists are checked by the kernel.
+    pub acl: bool,
+    /// Names that a file may be given. One that has more keeps them.
+    pub links_max: u32,
+}
+
+impl Default for MountOptions {
+    fn default() -> MountOptions {
+        MountOptions { read_only: false, allow_other: false, acl: false, links_max: LINKS_MAX }
+    }
 }
 
 /// A mount as it is.
@@ -58,6 +72,8 @@ pub struct MountInfo {
     pub read_only: bool,
     /// Whether other users are let in.
     pub allow_other: bool,
+    /// Whether access control lists are checked.
+    pub acl: bool,
     /// What carries its requests.
     pub transport: &'static str,
     /// Inodes that the kernel may name.
@@ -181,9 +197,9 @@ impl Mounts {
     ) -> Result<MountInfo, MountError> {
         let _making = self.making.lock();
         let dir = self.check(session, dir)?;
-        let mounted = handshake::mount(&dir, &self.config(session.id(), options));
+        let mounted = handshake::mount(&dir, &self.config(session.id(), options), options.acl);
         let served = mounted.map_err(|source| denied_or_failed(&dir, options, source))?;
-        let dispatch = Dispatch::new(Arc::clone(session), Arc::clone(&self.requests));
+        let dispatch = Dispatch::new(Arc::clone(session), Arc::clone(&self.requests), options.links_max);
         raise_read_ahead(&dir);
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let mounted = Mounted { session: Arc::clone(session), dir: dir.clone(), options };
@@ -191,7 +207,7 @@ impl Mounts {
         self.table.lock().insert(id, mounted);
         let table = self.this.clone();
         let thread = std::thread::Builder::new().name("mount".into()).spawn(move || {
-            if let Err(error) = device::serve(served, dispatch, THREADS) {
+            if let Err(error) = device::serve(served, dispatch, options.acl, THREADS) {
                 tracing::warn!(%error, "a mount ended");
             }
             if let Some(table) = table.upgrade() {
@@ -349,6 +365,7 @@ impl Mounted {
             dir: self.dir.clone(),
             read_only: self.options.read_only,
             allow_other: self.options.allow_other,
+            acl: self.options.acl,
             transport: "/dev/fuse",
             known_inodes: self.session.known.len(),
         }

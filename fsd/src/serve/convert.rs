@@ -66,6 +66,7 @@ pub(super) fn mount_info(mount: &MountInfo) -> v1::MountInfo {
         dir: mount.dir.as_os_str().as_bytes().to_vec(),
         read_only: mount.read_only,
         allow_other: mount.allow_other,
+        acl: mount.acl,
         transport: mount.transport.to_owned(),
     }
 }

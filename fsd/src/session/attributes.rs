@@ -4,7 +4,15 @@ use std::sync::Arc;
 
 use cas::{Attrs, Time, xattrs::Xattrs};
 
-use super::{Error, Result, live::Session, log::Purpose, privileges::Writer, state::Effect, tree::Found};
+use super::{
+    Error, Result,
+    acl::{self, Acl},
+    live::{Change, Session},
+    log::Purpose,
+    privileges::{self, Writer},
+    state::Effect,
+    tree::Found,
+};
 
 /// The longest name of an extended attribute, in bytes (XATTR_NAME_MAX).
 pub const XATTR_NAME_BYTES_MAX: usize = 255;
@@ -55,6 +63,16 @@ pub enum SetXattr {
     Replace,
 }
 
+impl SetXattr {
+    fn check(self, is_there: bool) -> Result<()> {
+        match (self, is_there) {
+            (SetXattr::Create, true) => Err(Error::Exists),
+            (SetXattr::Replace, false) => Err(Error::NoAttribute),
+            _ => Ok(()),
+        }
+    }
+}
+
 impl Session {
     /// The inode as it is now. Error: `Stale`.
     pub fn stat(&self, ino: u64) -> Result<Found> {
@@ -74,9 +92,6 @@ impl Session {
         if let Some(size) = set.size {
             change.resize(&found, size)?;
         }
-        if set.size.is_some() || set.uid.is_some() || set.gid.is_some() {
-            change.drop_capabilities(&found)?;
-        }
         let old = found.attrs;
         let attrs = Attrs {
             mode: set.mode.map_or(set.by.leaves(old.mode), |mode| mode & 0o7777),
@@ -88,10 +103,36 @@ impl Session {
             ..old
         };
         let atime = set.atime.map_or(found.atime, time);
+        let takes_privileges = set.size.is_some() || set.uid.is_some() || set.gid.is_some();
+        if takes_privileges || set.mode.is_some() {
+            change.edit_xattrs(&found, |xattrs| {
+                let dropped = takes_privileges && privileges::drop_capabilities(xattrs);
+                let followed = set.mode.is_some() && acl::follow_mode(xattrs, attrs.mode);
+                dropped || followed
+            })?;
+        }
         change.push(Effect::Attrs(ino, attrs, atime));
         let grows = set.size.is_none_or(|size| size > old.size);
         change.commit(if grows { Purpose::Grow } else { Purpose::Shrink })?;
         self.stat(ino)
+    }
+
+    /// Sets the access control list that decides about access, and the permission bits with it; of a caller without the
+    /// right to it (`Ordinary`) also the set-group-ID bit goes. A list that says no more than the bits is not kept.
+    /// Errors: `Invalid` for what is no list, and those of [`Session::set_xattr`].
+    pub fn set_access_acl(&self, by: Writer, ino: u64, value: &[u8], how: SetXattr) -> Result<()> {
+        let acl = Acl::parse(value).ok_or(Error::Invalid("not an access control list"))?;
+        let taken = if by == Writer::Ordinary { 0o2777 } else { 0o777 };
+        let mode = |old: u32| old & !taken | acl.mode();
+        self.change_xattrs(ino, Purpose::Grow, mode, |xattrs| {
+            how.check(xattrs.contains_key(acl::ACCESS))?;
+            if acl.is_minimal() {
+                xattrs.remove(acl::ACCESS);
+            } else {
+                xattrs.insert(acl::ACCESS.to_vec(), value.to_vec());
+            }
+            check_size(xattrs)
+        })
     }
 
     /// All extended attributes. Errors: `Stale`, and what the store says.
@@ -111,30 +152,33 @@ impl Session {
         if value.len() > XATTR_VALUE_BYTES_MAX {
             return Err(Error::TooLarge(XATTR_VALUE_BYTES_MAX as u64));
         }
-        self.change_xattrs(ino, Purpose::Grow, |xattrs| {
-            match (how, xattrs.contains_key(name)) {
-                (SetXattr::Create, true) => return Err(Error::Exists),
-                (SetXattr::Replace, false) => return Err(Error::NoAttribute),
-                _ => {}
-            }
-            xattrs.insert(name.to_vec(), value.to_vec());
-            let bytes: usize =
-                xattrs.iter().map(|(name, value)| XATTR_OVERHEAD_BYTES + name.len() + value.len()).sum();
-            if bytes > XATTRS_BYTES_MAX { Err(Error::TooLarge(XATTRS_BYTES_MAX as u64)) } else { Ok(()) }
-        })
+        self.change_xattrs(
+            ino,
+            Purpose::Grow,
+            |mode| mode,
+            |xattrs| {
+                how.check(xattrs.contains_key(name))?;
+                xattrs.insert(name.to_vec(), value.to_vec());
+                check_size(xattrs)
+            },
+        )
     }
 
     /// Removes one extended attribute. Error: `NoAttribute`.
     pub fn remove_xattr(&self, ino: u64, name: &[u8]) -> Result<()> {
-        self.change_xattrs(ino, Purpose::Shrink, |xattrs| {
-            xattrs.remove(name).map(|_| ()).ok_or(Error::NoAttribute)
-        })
+        self.change_xattrs(
+            ino,
+            Purpose::Shrink,
+            |mode| mode,
+            |xattrs| xattrs.remove(name).map(|_| ()).ok_or(Error::NoAttribute),
+        )
     }
 
     fn change_xattrs(
         &self,
         ino: u64,
         purpose: Purpose,
+        mode: impl FnOnce(u32) -> u32,
         edit: impl FnOnce(&mut Xattrs) -> Result<()>,
     ) -> Result<()> {
         let now = self.shared.clock.now();
@@ -144,7 +188,8 @@ impl Session {
         edit(&mut xattrs)?;
         change.adopt(&found)?;
         change.push(Effect::Xattrs(ino, Arc::new(xattrs)));
-        change.set_attrs(&found, Attrs { ctime: now, ..found.attrs });
+        let mode = mode(found.attrs.mode);
+        change.set_attrs(&found, Attrs { mode, ctime: now, ..found.attrs });
         change.commit(purpose)
     }
 
@@ -152,4 +197,28 @@ impl Session {
     pub fn data_bytes(&self, found: &Found) -> Result<u64> {
         super::data::data_bytes(&self.shared.store, found)
     }
+}
+
+impl Change<'_> {
+    /// Changes the extended attributes of an inode, if it has any and `edit` says that it did something.
+    pub(super) fn edit_xattrs(
+        &mut self,
+        found: &Found,
+        edit: impl FnOnce(&mut Xattrs) -> bool,
+    ) -> Result<()> {
+        if !found.has_xattrs() {
+            return Ok(());
+        }
+        let mut xattrs = found.xattrs(&self.session.shared.store)?;
+        if edit(&mut xattrs) {
+            self.push(Effect::Xattrs(found.ino, Arc::new(xattrs)));
+        }
+        Ok(())
+    }
+}
+
+fn check_size(xattrs: &Xattrs) -> Result<()> {
+    let bytes: usize =
+        xattrs.iter().map(|(name, value)| XATTR_OVERHEAD_BYTES + name.len() + value.len()).sum();
+    if bytes > XATTRS_BYTES_MAX { Err(Error::TooLarge(XATTRS_BYTES_MAX as u64)) } else { Ok(()) }
 }

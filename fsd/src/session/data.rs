@@ -10,7 +10,7 @@ use super::{
     inode::Body,
     live::{Change, Session},
     log::Purpose,
-    privileges::Writer,
+    privileges::{Writer, drop_capabilities},
     segment::Segment,
     state::{Effect, State},
     tree::Found,
@@ -153,7 +153,7 @@ impl Session {
         let now = self.shared.clock.now();
         // A truncation in between wins, as if it had come later: only the times are left to record.
         let mode = by.leaves(found.attrs.mode);
-        change.drop_capabilities(&found)?;
+        change.edit_xattrs(&found, drop_capabilities)?;
         change.set_attrs(&found, Attrs { mode, mtime: now, ctime: now, ..found.attrs });
         change.commit(Purpose::Shrink)?;
         Ok(true)
@@ -199,7 +199,7 @@ impl Session {
             start += len;
         }
         let (mode, size) = (by.leaves(found.attrs.mode), found.attrs.size.max(range.end));
-        change.drop_capabilities(&found)?;
+        change.edit_xattrs(&found, drop_capabilities)?;
         change.set_attrs(&found, Attrs { mode, size, mtime: now, ctime: now, ..found.attrs });
         change.commit(Purpose::Grow)
     }
@@ -221,7 +221,7 @@ impl Session {
             change.push(Effect::Punch(ino, range));
         }
         let mode = by.leaves(found.attrs.mode);
-        change.drop_capabilities(&found)?;
+        change.edit_xattrs(&found, drop_capabilities)?;
         change.set_attrs(&found, Attrs { mode, size: new_size, mtime: now, ctime: now, ..found.attrs });
         change.commit(if grows { Purpose::Grow } else { Purpose::Shrink })
     }

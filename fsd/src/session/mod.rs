@@ -3,6 +3,7 @@
 //! Synchronous, and pure but for what it is given: clock, randomness and disk arrive as arguments. It has never heard of
 //! errno, FUSE, tokio or protobuf. `docs/ARCHITECTURE.md` says how the parts work together.
 
+mod acl;
 mod ambient;
 mod attributes;
 mod codec;
@@ -32,6 +33,7 @@ mod segment;
 mod state;
 mod tree;
 
+pub use acl::{ACCESS as ACL_ACCESS, DEFAULT as ACL_DEFAULT};
 pub use ambient::{Boot, Clock, Entropy};
 pub use attributes::{SetAttrs, SetTime, SetXattr, XATTR_NAME_BYTES_MAX, XATTR_VALUE_BYTES_MAX};
 pub use data::{Allocate, FILE_BYTES_MAX, Seek, data_bytes};

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use cas::{Attrs, Kind, Time};
+use cas::{Attrs, Kind, Time, xattrs::Xattrs};
 
 use super::{
-    Error, Name, Result,
+    Error, Name, Result, acl,
     extent::FileBody,
     inode::{Body, Inode, NOWHERE, XattrSet},
     live::{Change, Session},
@@ -24,8 +24,10 @@ const S_ISGID: u32 = 0o2000;
 pub struct New {
     /// Anything but a symlink, unless `target` is given.
     pub kind: Kind,
-    /// Permission bits, with the umask applied.
+    /// Permission bits as asked for.
     pub mode: u32,
+    /// Permission bits to leave out, unless the directory has a default access control list, which then decides.
+    pub umask: u32,
     /// Owner.
     pub uid: u32,
     /// Group, unless the directory's set-group-ID bit decides.
@@ -101,7 +103,7 @@ impl Session {
         }
         let parent = change.found(dir.ino)?;
         let ino = change.state.next_ino;
-        let inode = Arc::new(new_inode(new, &parent, now)?);
+        let inode = Arc::new(change.new_inode(new, &parent, now)?);
         change.adopt(&parent)?;
         change.push(Effect::Inode(ino, Arc::clone(&inode)));
         change.push(Effect::Add { dir: dir.ino, name: name.clone(), ino });
@@ -118,7 +120,7 @@ impl Session {
         let dir = change.dir(dir)?;
         let parent = change.found(dir.ino)?;
         let ino = change.state.next_ino;
-        let mut inode = new_inode(New { kind: Kind::File, ..new }, &parent, now)?;
+        let mut inode = change.new_inode(New { kind: Kind::File, ..new }, &parent, now)?;
         inode.parent = NOWHERE;
         inode.attrs.nlink = 0;
         let inode = Arc::new(inode);
@@ -138,8 +140,8 @@ impl Session {
     }
 
     /// Gives an inode one more name, or one that was made without any its first. Errors: `NotPermitted` for directories,
-    /// `Exists`, `NotFound` for an inode whose names are all gone.
-    pub fn link(&self, ino: u64, dir: u64, name: &Name) -> Result<Found> {
+    /// `Exists`, `NotFound` for an inode whose names are all gone, `TooManyLinks` for one that has `links_max`.
+    pub fn link(&self, ino: u64, dir: u64, name: &Name, links_max: u32) -> Result<Found> {
         let now = self.shared.clock.now();
         let mut change = self.begin()?;
         let dir = change.dir(dir)?;
@@ -154,7 +156,8 @@ impl Session {
         if change.state.child(&dir, name)?.is_some() {
             return Err(Error::Exists);
         }
-        let nlink = found.attrs.nlink.checked_add(1).ok_or(Error::TooManyLinks)?;
+        let nlink = found.attrs.nlink.checked_add(1).filter(|nlink| *nlink <= links_max);
+        let nlink = nlink.ok_or(Error::TooManyLinks)?;
         let parent = change.found(dir.ino)?;
         change.adopt(&parent)?;
         change.adopt(&found)?;
@@ -227,14 +230,15 @@ impl Session {
     }
 }
 
-fn new_inode(new: New, parent: &Found, now: Time) -> Result<Inode> {
+/// A new inode with these permission bits and attributes, in the directory `parent`.
+fn new_inode(new: New, mode: u32, xattrs: Xattrs, parent: &Found, now: Time) -> Result<Inode> {
     let target = new.target.unwrap_or_default();
     if target.len() > TARGET_BYTES_MAX {
         return Err(Error::TooLarge(TARGET_BYTES_MAX as u64));
     }
     let inherits = parent.attrs.mode & S_ISGID != 0;
     let is_dir = new.kind == Kind::Dir;
-    let mode = new.mode & 0o7777 | if inherits && is_dir { S_ISGID } else { 0 };
+    let mode = mode & 0o7777 | if inherits && is_dir { S_ISGID } else { 0 };
     let size = target.len() as u64;
     let body = match new.kind {
         Kind::File => Body::File(FileBody::default()),
@@ -261,7 +265,7 @@ fn new_inode(new: New, parent: &Found, now: Time) -> Result<Inode> {
             ctime: now,
         },
         atime: now,
-        xattrs: XattrSet::Base(None),
+        xattrs: if xattrs.is_empty() { XattrSet::Base(None) } else { XattrSet::Own(Arc::new(xattrs)) },
         body,
     })
 }
@@ -270,6 +274,19 @@ fn new_inode(new: New, parent: &Found, now: Time) -> Result<Inode> {
 type End<'e, T> = (&'e DirNode, &'e Name, T);
 
 impl Change<'_> {
+    fn new_inode(&self, new: New, parent: &Found, now: Time) -> Result<Inode> {
+        let inherited = match new.kind {
+            Kind::Symlink => (new.mode, Xattrs::new()),
+            // Hardly any directory has attributes.
+            _ if !parent.has_xattrs() => (new.mode & !new.umask, Xattrs::new()),
+            kind => {
+                let of_parent = parent.xattrs(&self.session.shared.store)?;
+                acl::inherit(&of_parent, kind == Kind::Dir, new.mode, new.umask)
+            }
+        };
+        new_inode(new, inherited.0, inherited.1, parent, now)
+    }
+
     /// A directory's names changed: its times, and its links by as many subdirectories as came or went.
     fn touch_dir(&mut self, dir: &Found, subdirs: i64, now: Time) {
         let nlink = dir.attrs.nlink.saturating_add_signed(subdirs as i32);

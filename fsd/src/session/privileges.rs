@@ -3,11 +3,7 @@
 //! The rule is Linux's: a change takes the file's capabilities away, and of one who may not keep them also the set-user-ID
 //! bit and, where the group may execute, the set-group-ID bit (without that it once meant mandatory locking).
 
-use std::sync::Arc;
-
 use cas::xattrs::Xattrs;
-
-use super::{Result, live::Change, state::Effect, tree::Found};
 
 /// The attribute that holds a file's capabilities (capabilities(7)).
 const CAPABILITY: &[u8] = b"security.capability";
@@ -36,18 +32,9 @@ impl Writer {
     }
 }
 
-impl Change<'_> {
-    /// Takes the capabilities of a file away, if it has any.
-    pub(super) fn drop_capabilities(&mut self, found: &Found) -> Result<()> {
-        if !found.has_xattrs() {
-            return Ok(());
-        }
-        let mut xattrs: Xattrs = found.xattrs(&self.session.shared.store)?;
-        if xattrs.remove(CAPABILITY).is_some() {
-            self.push(Effect::Xattrs(found.ino, Arc::new(xattrs)));
-        }
-        Ok(())
-    }
+/// Takes a file's capabilities away. True if it had any.
+pub(super) fn drop_capabilities(xattrs: &mut Xattrs) -> bool {
+    xattrs.remove(CAPABILITY).is_some()
 }
 
 #[cfg(test)]

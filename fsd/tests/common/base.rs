@@ -27,7 +27,7 @@ struct Build(Tree);
 impl Build {
     fn make(&mut self, dir: u64, name: &str, kind: Kind, target: Option<&str>) -> u64 {
         let target = target.map(|target| target.as_bytes().to_vec());
-        let new = New { kind, mode: 0o644, uid: 1, gid: 2, rdev: 0x105, target };
+        let new = New { kind, mode: 0o644, uid: 1, gid: 2, rdev: 0x105, umask: 0, target };
         self.0.now.nanos += 17;
         self.0.make(dir, name.as_bytes(), new).unwrap().ino
     }

@@ -123,6 +123,7 @@ fn new() -> impl Strategy<Value = New> {
     (kind(), 0u32..0o10000, 0u32..3, any::<u8>()).prop_map(|(kind, mode, owner, n)| New {
         kind,
         mode,
+        umask: 0,
         uid: owner,
         gid: owner + 7,
         rdev: n.into(),

@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File},
     future::Future,
-    os::unix::ffi::OsStrExt,
+    os::unix::{ffi::OsStrExt, fs::PermissionsExt},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::mpsc,
@@ -133,8 +133,24 @@ impl Daemon {
 
     pub(crate) fn mount_read_only(&self, session: &str, dir: &Path) -> Answer<()> {
         let dir = bytes(dir);
-        let request = MountRequest { session: session.into(), dir, read_only: true, allow_other: false };
+        let request = MountRequest { session: session.into(), dir, read_only: true, ..Default::default() };
         self.ask(async |mut client| client.mount(request).await).map(drop)
+    }
+
+    /// A new session, mounted for other users, with access control lists if `acl`, on a directory that they can reach.
+    pub(crate) fn mounted_for_all(&self, name: &str, acl: bool) -> (String, PathBuf) {
+        let session = self.create("").expect("create");
+        let dir = self.new_dir(name);
+        fs::set_permissions(self.dir.path(), fs::Permissions::from_mode(0o755)).expect("chmod");
+        let request = MountRequest {
+            session: session.clone(),
+            dir: bytes(&dir),
+            allow_other: true,
+            acl,
+            ..Default::default()
+        };
+        self.ask(async |mut client| client.mount(request).await).expect("mount");
+        (session, dir)
     }
 
     pub(crate) fn unmount(&self, dir: &Path) -> Answer<()> {

@@ -15,3 +15,5 @@ mod random;
 mod sample;
 mod seal;
 mod shared_maps;
+mod unnamed;
+mod users;
