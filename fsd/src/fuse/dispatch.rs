@@ -14,8 +14,8 @@ use super::{
     requests::{Op, Requests},
 };
 use crate::session::{
-    ACL_ACCESS, Allocate, Error, Found, NAME_BYTES_MAX, Name, New, Rename, Result, Seek, Session, SetAttrs,
-    SetTime, SetXattr, Writer,
+    Allocate, Error, Found, NAME_BYTES_MAX, Name, New, Rename, Result, Seek, Session, SetAttrs, SetTime,
+    SetXattr, Writer,
 };
 
 /// Offsets of listings below this are `.` and `..`; the engine's cookies of real entries are moved up by it.
@@ -160,10 +160,7 @@ impl Dispatch {
             Operation::Setxattr { name, value, flags, drops_set_gid } => {
                 let (name, how) = (in_namespace(name)?, how_to_set(flags)?);
                 let by = if drops_set_gid { Writer::Ordinary } else { Writer::Privileged };
-                match name {
-                    ACL_ACCESS => session.set_access_acl(by, ino, value, how)?,
-                    name => session.set_xattr(ino, name, value, how)?,
-                }
+                session.set_xattr_as(by, ino, name, value, how)?;
                 Ok(reply.done())
             }
             Operation::Getxattr { name, size } => {

@@ -6,9 +6,9 @@
 use cas::xattrs::Xattrs;
 
 /// The attribute of the list that decides about access.
-pub const ACCESS: &[u8] = b"system.posix_acl_access";
+pub(super) const ACCESS: &[u8] = b"system.posix_acl_access";
 /// The attribute of a directory's list that files made in it inherit.
-pub const DEFAULT: &[u8] = b"system.posix_acl_default";
+pub(super) const DEFAULT: &[u8] = b"system.posix_acl_default";
 
 const VERSION: u32 = 2;
 const HEADER_BYTES: usize = 4;
@@ -145,11 +145,9 @@ mod tests {
         let minimal = [(USER_OBJ, 7, NONE), (GROUP_OBJ, 5, NONE), (OTHER, 4, NONE)];
         assert!(Acl::parse(&acl(&minimal)).unwrap().is_minimal());
         assert_eq!(Acl::parse(&acl(&minimal[..2])), None);
-        assert_eq!(
-            Acl::parse(&acl(&[&minimal[..], &[(USER, 7, 1)]].concat())),
-            None,
-            "a name without a mask"
-        );
+        let maskless = [minimal[0], (USER, 7, 1), minimal[1], minimal[2]];
+        assert_eq!(Acl::parse(&acl(&maskless)), None);
+        assert_eq!(Acl::parse(&acl(&[minimal[1], minimal[0], minimal[2]])), None, "another order");
         assert_eq!(Acl::parse(&acl(&[&minimal[..], &[(OTHER, 7, 1)]].concat())), None);
         assert_eq!(Acl::parse(&acl(&[&minimal[..], &[(0x40, 7, 1)]].concat())), None);
         assert_eq!(Acl::parse(&acl(&[(USER_OBJ, 8, NONE), minimal[1], minimal[2]])), None);

@@ -117,11 +117,10 @@ impl Session {
         self.stat(ino)
     }
 
-    /// Sets the access control list that decides about access, and the permission bits with it; of a caller without the
-    /// right to it (`Ordinary`) also the set-group-ID bit goes. A list that says no more than the bits is not kept.
-    /// Errors: `Invalid` for what is no list, and those of [`Session::set_xattr`].
-    pub fn set_access_acl(&self, by: Writer, ino: u64, value: &[u8], how: SetXattr) -> Result<()> {
-        let acl = Acl::parse(value).ok_or(Error::Invalid("not an access control list"))?;
+    /// Sets the list that decides about access, and the permission bits with it. A list that says no more than they do is
+    /// not kept.
+    fn set_access_list(&self, by: Writer, ino: u64, value: &[u8], how: SetXattr) -> Result<()> {
+        let acl = parse_acl(value)?;
         let taken = if by == Writer::Ordinary { 0o2777 } else { 0o777 };
         let mode = |old: u32| old & !taken | acl.mode();
         self.change_xattrs(ino, Purpose::Grow, mode, |xattrs| {
@@ -141,8 +140,15 @@ impl Session {
         found.xattrs(&self.shared.store)
     }
 
-    /// Sets one extended attribute. Errors: `Exists`, `NoAttribute`, `TooLarge`, `Invalid` for a name with a zero byte.
+    /// [`Session::set_xattr_as`] by one who may keep set-ID bits.
     pub fn set_xattr(&self, ino: u64, name: &[u8], value: &[u8], how: SetXattr) -> Result<()> {
+        self.set_xattr_as(Writer::Privileged, ino, name, value, how)
+    }
+
+    /// Sets one extended attribute. An access control list sets the permission bits, too, and by an ordinary writer takes the
+    /// set-group-ID bit away. Errors: `Exists`, `NoAttribute`, `TooLarge`, `Invalid` for a name with a zero byte and for
+    /// what is no access control list where one should be.
+    pub fn set_xattr_as(&self, by: Writer, ino: u64, name: &[u8], value: &[u8], how: SetXattr) -> Result<()> {
         if name.is_empty() || name.len() > XATTR_NAME_BYTES_MAX {
             return Err(Error::TooLarge(XATTR_NAME_BYTES_MAX as u64));
         }
@@ -151,6 +157,11 @@ impl Session {
         }
         if value.len() > XATTR_VALUE_BYTES_MAX {
             return Err(Error::TooLarge(XATTR_VALUE_BYTES_MAX as u64));
+        }
+        match name {
+            acl::ACCESS => return self.set_access_list(by, ino, value, how),
+            acl::DEFAULT => drop(parse_acl(value)?),
+            _ => {}
         }
         self.change_xattrs(
             ino,
@@ -164,13 +175,18 @@ impl Session {
         )
     }
 
-    /// Removes one extended attribute. Error: `NoAttribute`.
+    /// Removes one extended attribute. Error: `NoAttribute`, but not for access control lists: without one the permission bits
+    /// are the list.
     pub fn remove_xattr(&self, ino: u64, name: &[u8]) -> Result<()> {
         self.change_xattrs(
             ino,
             Purpose::Shrink,
             |mode| mode,
-            |xattrs| xattrs.remove(name).map(|_| ()).ok_or(Error::NoAttribute),
+            |xattrs| {
+                let is_list = matches!(name, acl::ACCESS | acl::DEFAULT);
+                let was_there = xattrs.remove(name).is_some();
+                if was_there || is_list { Ok(()) } else { Err(Error::NoAttribute) }
+            },
         )
     }
 
@@ -221,4 +237,8 @@ fn check_size(xattrs: &Xattrs) -> Result<()> {
     let bytes: usize =
         xattrs.iter().map(|(name, value)| XATTR_OVERHEAD_BYTES + name.len() + value.len()).sum();
     if bytes > XATTRS_BYTES_MAX { Err(Error::TooLarge(XATTRS_BYTES_MAX as u64)) } else { Ok(()) }
+}
+
+fn parse_acl(value: &[u8]) -> Result<Acl> {
+    Acl::parse(value).ok_or(Error::Invalid("not an access control list"))
 }

@@ -33,7 +33,6 @@ mod segment;
 mod state;
 mod tree;
 
-pub use acl::{ACCESS as ACL_ACCESS, DEFAULT as ACL_DEFAULT};
 pub use ambient::{Boot, Clock, Entropy};
 pub use attributes::{SetAttrs, SetTime, SetXattr, XATTR_NAME_BYTES_MAX, XATTR_VALUE_BYTES_MAX};
 pub use data::{Allocate, FILE_BYTES_MAX, Seek, data_bytes};
