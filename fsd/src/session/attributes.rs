@@ -4,7 +4,14 @@ use std::sync::Arc;
 
 use cas::{Attrs, Time, xattrs::Xattrs};
 
-use super::{Error, Result, live::Session, log::Purpose, state::Effect, tree::Found};
+use super::{
+    Error, Result,
+    acl::{self, Acl},
+    live::{Change, Session},
+    log::Purpose,
+    state::Effect,
+    tree::Found,
+};
 
 /// The longest name of an extended attribute, in bytes (XATTR_NAME_MAX).
 pub const XATTR_NAME_BYTES_MAX: usize = 255;
@@ -83,6 +90,9 @@ impl Session {
             ..old
         };
         let atime = set.atime.map_or(found.atime, time);
+        if set.mode.is_some() {
+            self.carry_into_acl(&mut change, &found, attrs.mode)?;
+        }
         change.push(Effect::Attrs(ino, attrs, atime));
         let grows = set.size.is_none_or(|size| size > old.size);
         change.commit(if grows { Purpose::Grow } else { Purpose::Shrink })?;
@@ -95,7 +105,21 @@ impl Session {
         found.xattrs(&self.shared.store)
     }
 
-    /// Sets one extended attribute. Errors: `Exists`, `NoAttribute`, `TooLarge`, `Invalid` for a name with a zero byte.
+    /// A chmod of an inode with an access list changes the list.
+    fn carry_into_acl(&self, change: &mut Change<'_>, found: &Found, mode: u32) -> Result<()> {
+        let mut xattrs = found.xattrs(&self.shared.store)?;
+        let Some(value) = xattrs.get_mut(acl::ACCESS) else { return Ok(()) };
+        // One that came from elsewhere and is none stays as it is.
+        if let Ok(Some(list)) = Acl::parse(value) {
+            *value = list.with_mode(mode).encode();
+            change.push(Effect::Xattrs(found.ino, Arc::new(xattrs)));
+        }
+        Ok(())
+    }
+
+    /// Sets one extended attribute. An access control list sets the permission bits too, and is stored only where it says
+    /// more than they do. Errors: `Exists`, `NoAttribute`, `TooLarge`, `Invalid` for a name with a zero byte and for what
+    /// should be an access control list.
     pub fn set_xattr(&self, ino: u64, name: &[u8], value: &[u8], how: SetXattr) -> Result<()> {
         if name.is_empty() || name.len() > XATTR_NAME_BYTES_MAX {
             return Err(Error::TooLarge(XATTR_NAME_BYTES_MAX as u64));
@@ -106,30 +130,44 @@ impl Session {
         if value.len() > XATTR_VALUE_BYTES_MAX {
             return Err(Error::TooLarge(XATTR_VALUE_BYTES_MAX as u64));
         }
-        self.change_xattrs(ino, Purpose::Grow, |xattrs| {
+        let list = if [acl::ACCESS, acl::DEFAULT].contains(&name) { Acl::parse(value)? } else { None };
+        if list.is_none() && [acl::ACCESS, acl::DEFAULT].contains(&name) {
+            return self.remove_xattr(ino, name);
+        }
+        let mode = list.as_ref().filter(|_| name == acl::ACCESS).map(Acl::mode);
+        let stored = name != acl::ACCESS || list.is_none_or(|list| !list.is_mode());
+        self.change_xattrs(ino, Purpose::Grow, mode, |xattrs| {
             match (how, xattrs.contains_key(name)) {
                 (SetXattr::Create, true) => return Err(Error::Exists),
                 (SetXattr::Replace, false) => return Err(Error::NoAttribute),
                 _ => {}
             }
-            xattrs.insert(name.to_vec(), value.to_vec());
+            match stored {
+                true => xattrs.insert(name.to_vec(), value.to_vec()),
+                false => xattrs.remove(name),
+            };
             let bytes: usize =
                 xattrs.iter().map(|(name, value)| XATTR_OVERHEAD_BYTES + name.len() + value.len()).sum();
             if bytes > XATTRS_BYTES_MAX { Err(Error::TooLarge(XATTRS_BYTES_MAX as u64)) } else { Ok(()) }
         })
     }
 
-    /// Removes one extended attribute. Error: `NoAttribute`.
+    /// Removes one extended attribute. Error: `NoAttribute`, but not for an access control list: every inode has one, if only
+    /// in its permission bits.
     pub fn remove_xattr(&self, ino: u64, name: &[u8]) -> Result<()> {
-        self.change_xattrs(ino, Purpose::Shrink, |xattrs| {
-            xattrs.remove(name).map(|_| ()).ok_or(Error::NoAttribute)
+        let may_lack = [acl::ACCESS, acl::DEFAULT].contains(&name);
+        self.change_xattrs(ino, Purpose::Shrink, None, |xattrs| match xattrs.remove(name) {
+            None if !may_lack => Err(Error::NoAttribute),
+            _ => Ok(()),
         })
     }
 
+    /// Changes the extended attributes, and the nine permission bits where `mode` says so.
     fn change_xattrs(
         &self,
         ino: u64,
         purpose: Purpose,
+        mode: Option<u32>,
         edit: impl FnOnce(&mut Xattrs) -> Result<()>,
     ) -> Result<()> {
         let now = self.shared.clock.now();
@@ -139,7 +177,8 @@ impl Session {
         edit(&mut xattrs)?;
         change.adopt(&found)?;
         change.push(Effect::Xattrs(ino, Arc::new(xattrs)));
-        change.set_attrs(&found, Attrs { ctime: now, ..found.attrs });
+        let mode = mode.map_or(found.attrs.mode, |mode| found.attrs.mode & !0o777 | mode);
+        change.set_attrs(&found, Attrs { mode, ctime: now, ..found.attrs });
         change.commit(purpose)
     }
 

@@ -3,6 +3,7 @@
 //! Synchronous, and pure but for what it is given: clock, randomness and disk arrive as arguments. It has never heard of
 //! errno, FUSE, tokio or protobuf. `docs/ARCHITECTURE.md` says how the parts work together.
 
+mod acl;
 mod ambient;
 mod attributes;
 mod codec;
