@@ -243,3 +243,44 @@ fn a_change_thirty_thousand_directories_deep_is_recorded() {
     }
     target.lookup(0, at, b"at the bottom").unwrap();
 }
+
+/// `sed -i` left files with the mode 0600 of its temporary one: it sets the old file's mode as an access list, which was
+/// stored and changed no mode. And a chmod did not change the list.
+#[test]
+fn an_access_list_and_the_permission_bits_are_one_thing() {
+    const LIST: &[u8] = b"system.posix_acl_access";
+    let entry = |tag: u16, bits: u16, id: u32| {
+        [&tag.to_le_bytes()[..], &bits.to_le_bytes(), &id.to_le_bytes()].concat()
+    };
+    let list = |entries: &[Vec<u8>]| [&2u32.to_le_bytes()[..], &entries.concat()].concat();
+    let none = u32::MAX;
+    let plain = list(&[entry(1, 6, none), entry(4, 4, none), entry(32, 4, none)]);
+    let named = |mask| {
+        list(&[
+            entry(1, 6, none),
+            entry(2, 7, 12),
+            entry(4, 4, none),
+            entry(16, mask, none),
+            entry(32, 0, none),
+        ])
+    };
+    let mut target = start();
+    let ino = target.make(0, ROOT, b"a", fsd::session::New { mode: 0o4600, ..file() }).unwrap().ino;
+    let session = target.session(0);
+    let mode = || session.stat(ino).unwrap().attrs.mode;
+
+    session.set_xattr(ino, LIST, &plain, SetXattr::Any).unwrap();
+    assert_eq!((mode(), session.xattrs(ino).unwrap().len()), (0o4644, 0), "the bits say all of it");
+    session.set_xattr(ino, LIST, &named(6), SetXattr::Any).unwrap();
+    assert_eq!((mode(), &session.xattrs(ino).unwrap()[LIST]), (0o4660, &named(6)));
+    let chmod = fsd::session::SetAttrs { mode: Some(0o610), ..Default::default() };
+    assert_eq!(session.set_attrs(ino, chmod).unwrap().attrs.mode, 0o610);
+    assert_eq!(session.xattrs(ino).unwrap()[LIST], named(1));
+    assert!(matches!(session.set_xattr(ino, LIST, b"no list", SetXattr::Any), Err(Error::Invalid(_))));
+    target.reopen();
+    let session = target.session(0);
+    assert_eq!(session.xattrs(ino).unwrap()[LIST], named(1));
+    session.remove_xattr(ino, LIST).unwrap();
+    session.remove_xattr(ino, LIST).expect("every inode has a list, if only in its bits");
+    assert_eq!(session.stat(ino).unwrap().attrs.mode, 0o610);
+}
