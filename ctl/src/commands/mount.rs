@@ -30,9 +30,6 @@ pub(crate) struct Args {
     /// Have the kernel check POSIX access control lists; everybody but a file's owner waits longer for that
     #[arg(long)]
     acl: bool,
-    /// Hard links that a file may be given; the default is what pathconf(3) tells programs of any FUSE mount
-    #[arg(long, value_name = "N", default_value_t = 127, value_parser = clap::value_parser!(u32).range(1..))]
-    links_max: u32,
 }
 
 pub(crate) async fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
@@ -42,7 +39,6 @@ pub(crate) async fn run(args: Args, context: &mut Context) -> Result<(), Failure
         read_only: args.read_only,
         allow_other: args.allow_other,
         acl: args.acl,
-        links_max: args.links_max,
     };
     let reply = context.connect().await?.mount(request).await?.into_inner();
     let mount = reply.mount.ok_or_else(|| Failure::protocol("no mount"))?;

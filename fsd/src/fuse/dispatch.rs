@@ -28,8 +28,6 @@ const STATFS_BLOCK_BYTES: u32 = 4096;
 pub(super) struct Dispatch {
     session: Arc<Session>,
     requests: Arc<Requests>,
-    /// Names that a file may be given.
-    links_max: u32,
 }
 
 /// Whom a request is made for, and on what.
@@ -69,8 +67,8 @@ type Outcome = std::result::Result<Answer, Failure>;
 
 impl Dispatch {
     /// Answers the requests of a mount of `session`.
-    pub fn new(session: Arc<Session>, requests: Arc<Requests>, links_max: u32) -> Dispatch {
-        Dispatch { session, requests, links_max }
+    pub fn new(session: Arc<Session>, requests: Arc<Requests>) -> Dispatch {
+        Dispatch { session, requests }
     }
 
     /// Carries a request out and puts its reply together in `buffer`.
@@ -132,7 +130,7 @@ impl Dispatch {
                 Ok(reply.done())
             }
             Operation::Link { ino: file, name } => {
-                Ok(self.entry(reply, &session.link(file, ino, &Name::parse(name)?, self.links_max)?))
+                Ok(self.entry(reply, &session.link(file, ino, &Name::parse(name)?)?))
             }
             // Zero-message open: the kernel sends no OPEN and no RELEASE from here on, and keeps its cache. Nor a FLUSH:
             // every WRITE was recorded before it was answered, so a close has nothing to add. Interrupts come too late

@@ -16,4 +16,4 @@ mod reply;
 mod request;
 mod requests;
 
-pub use mounts::{LINKS_MAX, MountError, MountInfo, MountOptions, Mounts};
+pub use mounts::{MountError, MountInfo, MountOptions, Mounts};

@@ -38,12 +38,8 @@ const GOODBYE: Duration = Duration::from_secs(3);
 /// What the table of mounts calls ours: with the subtype if fusermount3 made it, without if root did it by mount(2).
 const KINDS: [&str; 2] = ["fuse.aetherfs", "fuse"];
 
-/// Names that a file may be given through a mount, unless more are asked for: what pathconf(3) tells programs of FUSE mounts
-/// (glibc's `LINUX_LINK_MAX`), and POSIX then wants to be held to. See `docs/decisions/0012-links.md`.
-pub const LINKS_MAX: u32 = 127;
-
 /// How to mount.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct MountOptions {
     /// Refuse changes.
     pub read_only: bool,
@@ -51,14 +47,6 @@ pub struct MountOptions {
     pub allow_other: bool,
     /// Access control lists are checked by the kernel.
     pub acl: bool,
-    /// Names that a file may be given. One that has more keeps them.
-    pub links_max: u32,
-}
-
-impl Default for MountOptions {
-    fn default() -> MountOptions {
-        MountOptions { read_only: false, allow_other: false, acl: false, links_max: LINKS_MAX }
-    }
 }
 
 /// A mount as it is.
@@ -199,7 +187,7 @@ impl Mounts {
         let dir = self.check(session, dir)?;
         let mounted = handshake::mount(&dir, &self.config(session.id(), options), options.acl);
         let served = mounted.map_err(|source| denied_or_failed(&dir, options, source))?;
-        let dispatch = Dispatch::new(Arc::clone(session), Arc::clone(&self.requests), options.links_max);
+        let dispatch = Dispatch::new(Arc::clone(session), Arc::clone(&self.requests));
         raise_read_ahead(&dir);
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let mounted = Mounted { session: Arc::clone(session), dir: dir.clone(), options };

@@ -7,20 +7,18 @@ use tonic::Status;
 
 use super::{Answer, Host, convert::mount_info, request::host_path};
 use crate::{
-    fuse::{LINKS_MAX, MountInfo, MountOptions},
+    fuse::{MountInfo, MountOptions},
     session::Session,
 };
 
 impl Host {
     pub(super) fn mount(&self, request: v1::MountRequest) -> Answer<v1::MountReply> {
-        let v1::MountRequest { session, dir, read_only, allow_other, acl, links_max } = request;
-        let links_max = if links_max == 0 { LINKS_MAX } else { links_max };
+        let v1::MountRequest { session, dir, read_only, allow_other, acl } = request;
         let dir = host_path(&dir)?;
         let _mounting = self.mounting.lock();
         // Looked up under the lock: nobody discards it in between.
         let session = self.session(&session)?;
-        let mount =
-            self.mounts.mount(&session, &dir, MountOptions { read_only, allow_other, acl, links_max })?;
+        let mount = self.mounts.mount(&session, &dir, MountOptions { read_only, allow_other, acl })?;
         Ok(v1::MountReply { session: session.id().to_string(), mount: Some(mount_info(&mount)) })
     }
 

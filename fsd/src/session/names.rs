@@ -140,8 +140,8 @@ impl Session {
     }
 
     /// Gives an inode one more name, or one that was made without any its first. Errors: `NotPermitted` for directories,
-    /// `Exists`, `NotFound` for an inode whose names are all gone, `TooManyLinks` for one that has `links_max`.
-    pub fn link(&self, ino: u64, dir: u64, name: &Name, links_max: u32) -> Result<Found> {
+    /// `Exists`, `NotFound` for an inode whose names are all gone.
+    pub fn link(&self, ino: u64, dir: u64, name: &Name) -> Result<Found> {
         let now = self.shared.clock.now();
         let mut change = self.begin()?;
         let dir = change.dir(dir)?;
@@ -156,8 +156,7 @@ impl Session {
         if change.state.child(&dir, name)?.is_some() {
             return Err(Error::Exists);
         }
-        let nlink = found.attrs.nlink.checked_add(1).filter(|nlink| *nlink <= links_max);
-        let nlink = nlink.ok_or(Error::TooManyLinks)?;
+        let nlink = found.attrs.nlink.checked_add(1).ok_or(Error::TooManyLinks)?;
         let parent = change.found(dir.ino)?;
         change.adopt(&parent)?;
         change.adopt(&found)?;

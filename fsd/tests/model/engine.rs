@@ -129,7 +129,7 @@ impl Target for EngineTarget {
     }
 
     fn link(&mut self, s: usize, ino: u64, dir: u64, n: &[u8]) -> Answer<Seen> {
-        self.session(s).link(ino, dir, &name(n), u32::MAX).map(|found| seen(&found)).map_err(fail)
+        self.session(s).link(ino, dir, &name(n)).map(|found| seen(&found)).map_err(fail)
     }
 
     fn unlink(&mut self, s: usize, dir: u64, n: &[u8]) -> Answer<()> {
