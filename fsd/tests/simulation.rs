@@ -13,7 +13,7 @@
 //!
 //! The long form: `AETHERFS_SIMULATION_SEEDS=1000000 cargo test --release -p aether-fsd --test simulation seeds --
 //! --nocapture`. `AETHERFS_SIMULATION_FIRST` is the first seed (0), `AETHERFS_SIMULATION_THREADS` how many run at once (one
-//! for each CPU). A failure names its seed.
+//! for each CPU). A failure names its seed; `AETHERFS_SIMULATION_TRACE=1` then tells what happens in it.
 #![allow(
     dead_code,
     clippy::unwrap_used,
@@ -51,6 +51,9 @@ fn run(stage: &Stage, seed: u64, planted: Planted) -> Result<Tally, String> {
 
 #[test]
 fn seeds() {
+    if setting("AETHERFS_SIMULATION_TRACE", 0) > 0 {
+        tracing_subscriber::fmt().with_max_level(tracing::Level::DEBUG).with_writer(std::io::stderr).init();
+    }
     let (stage, begin) = (Stage::set(), Instant::now());
     let first = setting("AETHERFS_SIMULATION_FIRST", 0);
     let count = setting("AETHERFS_SIMULATION_SEEDS", SEEDS);

@@ -73,10 +73,12 @@ impl History {
         History { since_sync: vec![synced], maybe: Vec::new(), spilt: Vec::new() }
     }
 
-    /// An operation was acknowledged. Its record took the place of what a failed one left.
+    /// An operation was acknowledged. If it changed anything, its record took the place of what a failed one left.
     pub fn push(&mut self, moment: Moment) {
+        if !self.maybe.is_empty() && !is_same(&moment, self.since_sync.last().expect("never empty")) {
+            self.maybe.clear();
+        }
         self.since_sync.push(moment);
-        self.maybe.clear();
     }
 
     /// What an operation that was not acknowledged may have done.
@@ -97,7 +99,9 @@ impl History {
 
     /// The world is not quite what the last operation made of it: a write that failed left bytes in place.
     pub fn replace_last(&mut self, moment: Moment) {
-        *self.since_sync.last_mut().expect("never empty") = moment;
+        let last = self.since_sync.last_mut().expect("never empty");
+        let before = std::mem::replace(last, moment);
+        self.spilt.extend(before.into_iter().enumerate().filter_map(|(s, tree)| Some((s, tree?))));
     }
 
     /// Everything so far is durable.
@@ -174,4 +178,18 @@ impl History {
         };
         trees.chain(spilt).filter_map(bytes).collect()
     }
+}
+
+/// Whether nothing happened between two moments.
+fn is_same(a: &Moment, b: &Moment) -> bool {
+    let same_tree = |a: &Tree, b: &Tree| {
+        a.nodes.len() == b.nodes.len()
+            && a.nodes.iter().zip(&b.nodes).all(|(a, b)| a.0 == b.0 && Arc::ptr_eq(a.1, b.1))
+    };
+    let same = |(a, b): (&Option<Tree>, &Option<Tree>)| match (a, b) {
+        (Some(a), Some(b)) => same_tree(a, b),
+        (None, None) => true,
+        _ => false,
+    };
+    a.len() == b.len() && a.iter().zip(b).all(same)
 }

@@ -11,7 +11,7 @@ use super::{
     snapshots::{Snapshots, Sources},
 };
 use crate::{
-    common::{faulty::Fault, host::Opening, template::Template},
+    common::{faulty::Fault, host::Opening, setting, template::Template},
     model::{
         engine::{EngineTarget, fail},
         history::{History, moment, observe},
@@ -115,6 +115,8 @@ pub struct Lives<'a> {
     planted: Planted,
     /// The position of the log when the disk filled up.
     full_from: Option<u64>,
+    /// Says what happens, for whoever looks into a failure.
+    trace: bool,
     tally: Tally,
 }
 
@@ -127,6 +129,7 @@ impl<'a> Lives<'a> {
         let mut snapshots = Snapshots::default();
         snapshots.keep(stage.template.snapshot, Arc::new(stage.template.tree.picture()));
         let script = Script::new(seed);
+        let trace = setting("AETHERFS_SIMULATION_TRACE", 0) > 0;
         let mut lives = Lives {
             stage,
             script,
@@ -135,6 +138,7 @@ impl<'a> Lives<'a> {
             snapshots,
             planted,
             full_from: None,
+            trace,
             tally: Tally::default(),
         };
         for n in 0..1 + lives.script.random() % 3 {
@@ -147,6 +151,7 @@ impl<'a> Lives<'a> {
     /// A life, from a started engine to the next one.
     fn live(&mut self) -> Result<(), String> {
         let trouble = self.script.trouble();
+        self.say(|| format!("a life with {trouble:?}"));
         self.runner.may_be_full = matches!(trouble, Trouble::Full(..));
         self.target.disk.set_space_free(ROOMY);
         trouble.arm(&self.target.disk);
@@ -157,10 +162,9 @@ impl<'a> Lives<'a> {
                 break;
             }
         }
-        let armed = self.target.disk.is_armed();
         self.target.disk.clear_faults();
         let said = |why| format!("{trouble:?}: {why}");
-        if self.runner.may_be_full && !armed {
+        if self.runner.may_be_full && !self.target.disk.is_down() {
             self.make_room().map_err(said)?;
         }
         (self.runner.may_be_full, self.full_from) = (false, None);
@@ -207,6 +211,7 @@ impl<'a> Lives<'a> {
             Act::Forget(n) => self.forget(*n),
             Act::Create(n) => self.create(*n),
         };
+        self.say(|| format!("{act:?}: {ran:?}"));
         match ran {
             Ok(()) if self.runner.refused > refused => {
                 self.tally.refused_calls += 1;
@@ -229,6 +234,8 @@ impl<'a> Lives<'a> {
     /// Once the disk is full, removals still work until about a file of the log is filled.
     fn note_room(&mut self) {
         let position = self.target.engine.durability().log.position();
+        // Without its reserve the log takes no chances, whatever took the reserve away.
+        self.runner.may_be_full |= self.target.engine.durability().log.is_low();
         if self.runner.may_be_full && !self.target.disk.is_armed() {
             self.full_from.get_or_insert(position);
         }
@@ -268,7 +275,11 @@ impl<'a> Lives<'a> {
         self.history().replace_last(moment);
     }
 
+    /// Compares everything, unless that would itself meet what is still to come.
     fn unchanged(&mut self) -> Result<(), String> {
+        if self.target.disk.is_armed() {
+            return Ok(());
+        }
         self.runner.compare_all(&mut self.target).map_err(|stop| format!("after a failed call: {stop:?}"))
     }
 
@@ -291,12 +302,11 @@ impl<'a> Lives<'a> {
         let should = Arc::new(self.runner.world.live(s).tree.picture());
         match self.target.engine.seal(&session, true, &mut |_| {}) {
             Ok(sealed) => {
+                self.snapshots.keep(sealed.snapshot, Arc::clone(&should));
                 let is = super::snapshots::read(&self.target.engine, sealed.snapshot).map_err(|why| {
                     if self.target.disk.is_armed() { Stop::Wrong(why) } else { Stop::Crashed(None) }
                 })?;
-                compare(&is, &should).map_err(|why| Stop::Wrong(format!("kept: {why}")))?;
-                self.snapshots.keep(sealed.snapshot, should);
-                Ok(())
+                compare(&is, &should).map_err(|why| Stop::Wrong(format!("kept: {why}")))
             }
             Err(error) => {
                 self.snapshots.maybe_keep(should);
@@ -386,6 +396,7 @@ impl<'a> Lives<'a> {
             let opened =
                 EngineTarget::open(disk.clone(), self.target.opening.clone(), self.target.ids.clone());
             disk.clear_faults();
+            self.say(|| format!("a start with {trouble:?}: {:?}", opened.as_ref().map(|_| ())));
             match opened {
                 Ok(target) if !disk.is_down() => {
                     disk.set_space_free(ROOMY);
@@ -414,8 +425,15 @@ impl<'a> Lives<'a> {
         self.judge(lost_power)
     }
 
+    fn say(&self, what: impl FnOnce() -> String) {
+        if self.trace {
+            eprintln!("{}", what());
+        }
+    }
+
     /// What a kill, or power loss, leaves of the disk.
     fn end(&mut self, power: bool) -> SimDisk {
+        self.say(|| format!("power loss: {power}"));
         match power {
             true => {
                 self.tally.power_losses += 1;
