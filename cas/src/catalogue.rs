@@ -70,7 +70,8 @@ impl Catalogue {
                 Err(Error::Newer { path: database.display(), found: found as u32, supported: FORMAT as u32 })
             }
             Ok(_) => Err(foreign("no format number")),
-            Err(Error::Database { .. }) => Err(foreign("not a catalogue")),
+            // A disk that does not answer says nothing about the file.
+            Err(error) if is_broken(&error) => Err(foreign("not a catalogue")),
             Err(e) => Err(e),
         }
     }

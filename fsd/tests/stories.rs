@@ -206,6 +206,28 @@ fn a_removed_directory_is_no_place_for_a_hard_link() {
     }
 }
 
+/// A directory was moved out of another one, which was removed then; a seal did not look into the moved one, because it
+/// looked for it where the base has it, and stored a hard-linked file there without what had been written.
+#[test]
+fn a_hard_link_below_what_was_moved_out_of_a_removed_directory_is_sealed() {
+    let mut target = start();
+    let dir = || fsd::session::New { kind: cas::Kind::Dir, ..file() };
+    let a = target.make(0, ROOT, b"a", dir()).unwrap().ino;
+    let b = target.make(0, a, b"b", dir()).unwrap().ino;
+    let c = target.make(0, b, b"c", dir()).unwrap().ino;
+    let ino = target.lookup(0, ROOT, b"from the root").unwrap().ino;
+    target.link(0, ino, c, b"fourth name").unwrap();
+    target.seal(0, &mut |_| {}).unwrap();
+    target.rename(0, (a, b"b"), (ROOT, b"b"), Rename::Replace).unwrap();
+    target.forget(0, a, 1);
+    target.rmdir(0, ROOT, b"a").unwrap();
+    target.write(0, ino, 0, b"NAMES").unwrap();
+    let live = target.picture(0).unwrap();
+    let sealed = target.seal(0, &mut |_| {}).unwrap();
+    model::picture::compare(&sealed, &live).unwrap();
+    assert!(sealed[&b"b/c/fourth name"[..]].bytes.starts_with(b"NAMES in two"));
+}
+
 /// After a kill, a start took for durable what only the page cache of the last run held; a sync then did nothing, and
 /// power loss took what it had promised.
 #[test]

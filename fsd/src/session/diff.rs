@@ -13,7 +13,7 @@ use super::{
     data::fill,
     extent::FileBody,
     inode::{Body, CREATED_MIN, ROOT},
-    seal::linked_dirs,
+    linked::linked_dirs,
     state::State,
     tree::{DirNode, Found},
 };

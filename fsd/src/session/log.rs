@@ -26,6 +26,8 @@ use super::{
 };
 
 const RESERVE: &str = "log/reserve";
+/// A file that a start is making.
+const NEW: &str = "log/new";
 
 /// What a full disk means for a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,16 +73,24 @@ impl Log {
         limits: Limits,
     ) -> Result<Log> {
         let header = FileHeader { start: position, synced: position, boot };
-        let file = match create(&*disk, &header, limits.log_file_bytes) {
+        let fail = |path: &str| Error::io(disk.display(path));
+        match disk.remove(NEW) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(fail(NEW)(error)),
+            Ok(()) | Err(_) => {}
+        }
+        let (file, made) = match create(&*disk, NEW, &header, limits.log_file_bytes) {
             Err(Error::NoSpace) => match reuse(&*disk, &header)? {
-                Some(file) => file,
-                None => create(&*disk, &header, 0)?,
+                Some(file) => (file, RESERVE),
+                None => (create(&*disk, NEW, &header, 0)?, NEW),
             },
-            other => other?,
+            other => (other?, NEW),
         };
-        let fail = || Error::io(disk.display(&path_of(position)));
-        file.sync().map_err(fail())?;
-        disk.sync_dir(DIR).map_err(fail())?;
+        // Whole before it has its name, and the names before it durable: power loss in the middle must not leave less than
+        // there was, and what stands at this position may be all that tells how much of the log is durable.
+        let path = path_of(position);
+        file.sync().map_err(fail(made))?;
+        let named = disk.sync_dir(DIR).and_then(|()| disk.rename(made, &path));
+        named.and_then(|()| disk.sync_dir(DIR)).map_err(fail(&path))?;
         starts.push_back(position);
         let log = Log {
             tail: Mutex::new(Tail {
@@ -145,9 +155,14 @@ impl Log {
     /// Goes on in a new file: the reserve if there is one.
     fn rotate(&self, tail: &mut Tail, position: u64) -> Result<()> {
         let header = FileHeader { start: position, synced: self.synced(), boot: self.boot };
+        let path = path_of(position);
         let file = match reuse(&*self.disk, &header)? {
-            Some(file) => file,
-            None => create(&*self.disk, &header, self.limits.log_file_bytes)?,
+            Some(file) => {
+                let renamed = self.disk.rename(RESERVE, &path);
+                renamed.map_err(Error::io(self.disk.display(&path)))?;
+                file
+            }
+            None => create(&*self.disk, &path, &header, self.limits.log_file_bytes)?,
         };
         let old = std::mem::replace(&mut tail.file, file);
         tail.unsynced.push(old);
@@ -234,29 +249,26 @@ impl Log {
     }
 }
 
-fn create(disk: &dyn Disk, header: &FileHeader, len: u64) -> Result<Arc<dyn DiskFile>> {
-    let path = path_of(header.start);
-    let fail = || Error::io(disk.display(&path));
-    let file = disk.open(&path, Open::Create).map_err(fail())?;
+fn create(disk: &dyn Disk, path: &str, header: &FileHeader, len: u64) -> Result<Arc<dyn DiskFile>> {
+    let fail = || Error::io(disk.display(path));
+    let file = disk.open(path, Open::Create).map_err(fail())?;
     let made = match len {
         0 => Ok(()),
         len => file.allocate(0, len),
     };
     if let Err(error) = made.and_then(|()| file.write_at(&header.encode(), 0)) {
-        let _ = disk.remove(&path);
+        let _ = disk.remove(path);
         return Err(fail()(error));
     }
     Ok(file)
 }
 
-/// The reserve as a log file, if there is one.
+/// The reserve with a log file's header, if there is one; it still has to get its name.
 fn reuse(disk: &dyn Disk, header: &FileHeader) -> Result<Option<Arc<dyn DiskFile>>> {
-    let path = path_of(header.start);
-    let fail = || Error::io(disk.display(&path));
+    let fail = || Error::io(disk.display(RESERVE));
     match disk.open(RESERVE, Open::Write) {
         Ok(reserve) => {
             reserve.write_at(&header.encode(), 0).map_err(fail())?;
-            disk.rename(RESERVE, &path).map_err(fail())?;
             Ok(Some(reserve))
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),

@@ -17,6 +17,7 @@ mod id;
 mod inode;
 mod known;
 mod limits;
+mod linked;
 mod listing;
 mod live;
 mod log;

@@ -75,7 +75,7 @@ impl Replay {
         Ok(())
     }
 
-    /// Makes what counts durable, puts the rest out of the way, and opens the log for appending behind it. What the records
+    /// Makes what counts durable, opens the log for appending behind it, and puts the rest out of the way. What the records
     /// refer to must be durable already: from here on the log says that it is.
     pub fn finish(self, boot: Boot, limits: Limits) -> Result<Log> {
         for &start in &self.kept {
@@ -83,18 +83,33 @@ impl Replay {
             let synced = self.disk.open(&path, Open::Read).and_then(|file| file.sync());
             synced.map_err(Error::io(self.disk.display(&path)))?;
         }
-        if let Some(&start) = self.kept.back().filter(|_| self.damaged) {
+        if self.damaged {
+            self.set_aside()?;
+            return Log::begin(self.disk, self.kept, self.end, boot, limits);
+        }
+        // What does not count may be all that tells how much does. So the new file, which says the same, comes first.
+        let disk = Arc::clone(&self.disk);
+        let log = Log::begin(self.disk, self.kept, self.end, boot, limits)?;
+        for &start in self.lost.iter().filter(|start| **start != self.end) {
+            let path = path_of(start);
+            disk.remove(&path).map_err(Error::io(disk.display(&path)))?;
+        }
+        // A file that comes back would stand in the middle of what is appended from here on.
+        disk.sync_dir(DIR).map_err(Error::io(disk.display(DIR)))?;
+        Ok(log)
+    }
+
+    /// Keeps what is damaged, and what lies behind it, where no replay reads it.
+    fn set_aside(&self) -> Result<()> {
+        if let Some(&start) = self.kept.back() {
             self.copy_aside(start)?;
         }
         for &start in &self.lost {
             let path = path_of(start);
-            let moved = match self.damaged {
-                true => self.disk.rename(&path, &format!("{path}.lost")),
-                false => self.disk.remove(&path),
-            };
+            let moved = self.disk.rename(&path, &format!("{path}.lost"));
             moved.map_err(Error::io(self.disk.display(&path)))?;
         }
-        Log::begin(self.disk, self.kept, self.end, boot, limits)
+        Ok(())
     }
 
     /// Keeps a copy of a damaged file for whoever wants to look, where no replay reads it.
