@@ -3,7 +3,7 @@
 use std::{io, path::PathBuf, sync::Arc, thread, time::Duration};
 
 use cas::{
-    disk::{Disk, DiskFile, Map, Open, Space},
+    disk::{Disk, DiskFile, Open, Space},
     sim::SimDisk,
 };
 
@@ -113,9 +113,5 @@ impl DiskFile for FaultyFile {
 
     fn punch(&self, offset: u64, len: u64) -> io::Result<()> {
         self.file.punch(offset, len)
-    }
-
-    fn map(&self, len: u64) -> io::Result<Map> {
-        self.file.map(len)
     }
 }
