@@ -116,6 +116,8 @@ impl Store {
                 self.pool().put(pack, committed);
             }
         }
+        // What is gone is gone for who asks next, too.
+        self.forget_cached();
         result?;
         Ok(report)
     }

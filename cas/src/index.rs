@@ -10,7 +10,7 @@ use redb::{ReadOnlyTable, ReadableTable, ReadableTableMetadata, TableDefinition,
 
 use crate::{
     Digest, Error, ObjectKind, Result,
-    database::{Database, is_broken},
+    database::{Database, is_broken, unpanicked},
     disk::Disk,
     pack::Location,
     record::{PackKind, u32_at, u64_at},
@@ -116,7 +116,9 @@ impl Index {
 
     /// Where `digest` is.
     pub(crate) fn locate(&self, digest: Digest) -> Result<Option<Location>> {
-        let find = |table: &ReadObjects| table.0.get(&digest.0).map(|found| found.map(|v| decode(v.value())));
+        let find = |table: &ReadObjects| {
+            unpanicked(|| Ok(table.0.get(&digest.0)?.map(|found| decode(found.value()))))
+        };
         let (held, commits) = {
             let held = self.held.read();
             (held.objects.clone(), held.commits)

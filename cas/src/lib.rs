@@ -4,6 +4,7 @@
 //! `docs/format.md` is the normative description of every byte it writes.
 
 pub mod blob;
+mod cache;
 mod catalogue;
 mod database;
 mod digest;

@@ -217,6 +217,11 @@ impl<'a> Reach<'a> {
         path: &str,
         read: impl FnOnce(&Store) -> Result<T>,
     ) -> Result<Option<T>> {
+        // What is in memory may be whole where the disk is not.
+        if let Some(reason) = (self.known_damage)(digest) {
+            self.opaque(digest, path, reason);
+            return Ok(None);
+        }
         match read(self.store) {
             Ok(value) => {
                 self.seen.insert(digest, true);
@@ -235,14 +240,18 @@ impl<'a> Reach<'a> {
             | Error::Malformed { .. }
             | Error::Missing(_)
             | Error::UnknownSnapshot(_) => {
-                self.seen.insert(digest, false);
-                self.opaque += 1;
-                self.problem(digest, path, &error);
+                self.opaque(digest, path, error);
                 Ok(())
             }
             // Not about this object: the walk itself cannot go on.
             other => Err(other),
         }
+    }
+
+    fn opaque(&mut self, digest: Digest, path: &str, reason: impl fmt::Display) {
+        self.seen.insert(digest, false);
+        self.opaque += 1;
+        self.problem(digest, path, reason);
     }
 
     fn problem(&mut self, digest: Digest, path: &str, reason: impl fmt::Display) {

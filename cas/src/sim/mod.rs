@@ -13,7 +13,7 @@ use std::{
 
 use parking_lot::Mutex;
 
-use crate::disk::{Disk, DiskFile, Map, Open, Space};
+use crate::disk::{Disk, DiskFile, Open, Space};
 use image::Image;
 
 mod image;
@@ -544,13 +544,6 @@ impl DiskFile for SimFile {
             state.inodes[inode].clear(offset as usize, (offset + len) as usize);
             Ok(())
         })
-    }
-
-    fn map(&self, len: u64) -> io::Result<Map> {
-        let mut state = self.disk.state.lock();
-        state.look()?;
-        let bytes = state.inodes[self.inode].bytes();
-        Ok(Map::Copy(bytes[..bytes.len().min(len as usize)].to_vec()))
     }
 }
 

@@ -2,7 +2,9 @@ use super::*;
 
 fn content(disk: &SimDisk, path: &str) -> Option<Vec<u8>> {
     let file = disk.open(path, Open::Read).ok()?;
-    Some(file.map(1 << 20).unwrap().to_vec())
+    let mut bytes = vec![0; file.len().unwrap() as usize];
+    file.read_at(&mut bytes, 0).unwrap();
+    Some(bytes)
 }
 
 #[test]

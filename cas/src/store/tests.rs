@@ -3,7 +3,20 @@
 use super::*;
 use crate::{Attrs, Snapshot, SnapshotId, Time, disk::Open, index::INDEX_PATH, sim::SimDisk, sys::SysDisk};
 
-pub(crate) const SMALL: Options = Options { pack_bytes_max: 16 << 10, batch_bytes: 1 << 10 };
+pub(crate) const SMALL: Options = Options {
+    pack_bytes_max: 16 << 10,
+    batch_bytes: 1 << 10,
+    object_cache_bytes: 8 << 10,
+    chunk_cache_bytes: 8 << 10,
+};
+
+/// All of a file.
+fn whole(disk: &SimDisk, path: &str) -> Vec<u8> {
+    let file = disk.open(path, Open::Read).unwrap();
+    let mut bytes = vec![0; file.len().unwrap() as usize];
+    file.read_at(&mut bytes, 0).unwrap();
+    bytes
+}
 
 pub(crate) fn open(disk: &SimDisk) -> Store {
     Store::open_with(Arc::new(disk.clone()), SMALL).unwrap()
@@ -267,7 +280,7 @@ fn a_lost_or_broken_index_is_made_anew() {
         ("garbage", &|d| file(d).write_at(&bytes(1, len as usize), 0).unwrap()),
         ("foreign", &|d| file(d).write_at(b"SQLite format 3", 0).unwrap()),
         ("old", &|d| {
-            let old = older.open(INDEX_PATH, Open::Read).unwrap().map(1 << 30).unwrap();
+            let old = whole(&older, INDEX_PATH);
             file(d).set_len(0).unwrap();
             file(d).write_at(&old, 0).unwrap();
         }),
@@ -361,7 +374,7 @@ fn a_broken_catalogue_is_put_aside_and_snapshots_are_found_again() {
 fn an_index_that_lacks_a_kept_snapshot_is_made_anew() {
     let disk = SimDisk::new(1);
     snapshot(&open(&disk), 1);
-    let older = disk.kill().open(INDEX_PATH, Open::Read).unwrap().map(1 << 30).unwrap();
+    let older = whole(&disk, INDEX_PATH);
     let store = open(&disk);
     let id = snapshot(&store, 2);
     store.keep(id, None, Time::default()).unwrap();

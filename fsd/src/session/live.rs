@@ -138,7 +138,7 @@ impl Session {
         if let Some(inode) = state.inodes.get(&ino) {
             return Ok(Found::changed(ino, inode));
         }
-        match self.known.place(ino) {
+        match self.known.place(&self.shared.store, ino)? {
             Some((Some(place), parent)) => Found::base(place, parent),
             _ => Err(Error::Stale(ino)),
         }
@@ -147,14 +147,14 @@ impl Session {
     /// Finds a directory by number. Errors: `Stale`, `NotADirectory`.
     pub(super) fn dir(&self, state: &State, ino: u64) -> Result<DirNode> {
         if !state.inodes.contains_key(&ino)
-            && let Some(own) = self.known.own_dir(ino)
+            && let Some(own) = self.known.own_dir(&self.shared.store, ino)?
         {
             return Ok(DirNode { ino, base: Some(own) });
         }
         let found = self.found(state, ino)?;
         let dir = state.open_dir(&self.shared.store, &found)?;
         if let Some(base) = &dir.base {
-            self.known.set_own_dir(ino, base.clone());
+            self.known.set_own_dir(ino, base.name());
         }
         Ok(dir)
     }

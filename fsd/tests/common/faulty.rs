@@ -12,7 +12,7 @@ use std::{
 };
 
 use cas::{
-    disk::{Disk, DiskFile, Map, Open, Space},
+    disk::{Disk, DiskFile, Open, Space},
     sim::SimDisk,
 };
 use xxhash_rust::xxh3::Xxh3;
@@ -170,10 +170,6 @@ impl DiskFile for FaultyFile {
 
     fn punch(&self, offset: u64, len: u64) -> io::Result<()> {
         self.file.punch(offset, len)
-    }
-
-    fn map(&self, len: u64) -> io::Result<Map> {
-        self.file.map(len)
     }
 }
 

@@ -56,7 +56,13 @@ impl Opening {
 
     /// Opens store and engine on any disk.
     pub fn open(&self, disk: Arc<dyn Disk>) -> Result<Engine> {
-        let options = Options { pack_bytes_max: self.pack_bytes_max, batch_bytes: 64 << 10 };
+        // Small caches: what a test damages is read again.
+        let options = Options {
+            pack_bytes_max: self.pack_bytes_max,
+            batch_bytes: 64 << 10,
+            object_cache_bytes: 64 << 10,
+            chunk_cache_bytes: 64 << 10,
+        };
         let store = Store::open_with(Arc::clone(&disk), options)?;
         let (clock, entropy) = (Arc::clone(&self.clock), Arc::clone(&self.entropy));
         let (boot, accept_loss, limits) = (Boot([self.boot; 16]), self.accept_loss, self.limits);
