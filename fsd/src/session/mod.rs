@@ -5,6 +5,7 @@
 
 mod ambient;
 mod attributes;
+mod check;
 mod codec;
 mod data;
 mod diff;
@@ -12,6 +13,8 @@ mod durability;
 mod engine;
 mod error;
 mod extent;
+#[doc(hidden)]
+pub mod fuzzing;
 mod id;
 mod inode;
 mod known;

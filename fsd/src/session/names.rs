@@ -6,6 +6,7 @@ use cas::{Attrs, Kind, Time};
 
 use super::{
     Error, Name, Result,
+    check::INO_END,
     extent::FileBody,
     inode::{Body, Inode, XattrSet},
     live::{Change, Session},
@@ -101,6 +102,9 @@ impl Session {
         }
         let parent = change.found(dir.ino)?;
         let ino = change.state.next_ino;
+        if ino >= INO_END {
+            return Err(Error::NoSpace);
+        }
         let inode = Arc::new(new_inode(new, &parent, now)?);
         change.adopt(&parent)?;
         change.push(Effect::Inode(ino, Arc::clone(&inode)));
