@@ -104,7 +104,8 @@ impl Store {
         if dry_run {
             report.packs_removed = empty.len() as u64;
             report.packs_rewritten = wasteful.len() as u64;
-            let freed = |id| census[id].state.committed - census[id].live_bytes;
+            // A pack that was cut short has fewer bytes than its header and its records would take.
+            let freed = |id| census[id].state.committed.saturating_sub(census[id].live_bytes);
             report.freed_bytes = empty.iter().chain(&wasteful).map(freed).sum();
             return Ok(report);
         }

@@ -14,6 +14,9 @@ mod entry;
 mod error;
 mod fields;
 mod fsck;
+#[cfg(any(test, feature = "simulation"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod gate;
 mod gc;
 mod id;

@@ -235,6 +235,12 @@ fn parse_file(path: &Path, text: &str) -> Result<ConfigFile, ConfigError> {
     })
 }
 
+/// Whether the text is a configuration file. A door for the fuzz targets.
+#[doc(hidden)]
+pub fn check_file(text: &str) -> Result<(), ConfigError> {
+    parse_file(Path::new("fuzzed.toml"), text).map(drop)
+}
+
 /// At the first colon: session names may have none here, directories may.
 fn parse_mount(text: &str) -> Result<StartMount, ConfigError> {
     match text.split_once(':') {

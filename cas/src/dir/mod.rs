@@ -5,6 +5,8 @@
 //! loading of a page.
 
 mod build;
+#[cfg(any(test, feature = "simulation"))]
+pub(crate) mod fuzzing;
 mod header;
 mod index;
 mod leaf;

@@ -178,7 +178,7 @@ impl Engine {
             name: name.clone(),
             parent: Some(parent.meta.id),
             origin: parent.meta.origin,
-            depth: parent.meta.depth + 1,
+            depth: parent.meta.depth.saturating_add(1),
             created,
         };
         let metas: Vec<Meta> = names.iter().map(meta).collect();

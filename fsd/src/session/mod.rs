@@ -6,6 +6,7 @@
 mod acl;
 mod ambient;
 mod attributes;
+mod check;
 mod codec;
 mod data;
 mod diff;
@@ -13,6 +14,8 @@ mod durability;
 mod engine;
 mod error;
 mod extent;
+#[doc(hidden)]
+pub mod fuzzing;
 mod id;
 mod inode;
 mod known;

@@ -6,6 +6,7 @@ use cas::{Attrs, Kind, Time, xattrs::Xattrs};
 
 use super::{
     Error, Name, Result, acl,
+    check::INO_END,
     extent::FileBody,
     inode::{Body, Inode, NOWHERE, XattrSet},
     live::{Change, Session},
@@ -102,7 +103,7 @@ impl Session {
             return Err(Error::Exists);
         }
         let parent = change.found(dir.ino)?;
-        let ino = change.state.next_ino;
+        let ino = change.next_ino()?;
         let inode = Arc::new(change.new_inode(new, &parent, now)?);
         change.adopt(&parent)?;
         change.push(Effect::Inode(ino, Arc::clone(&inode)));
@@ -119,7 +120,7 @@ impl Session {
         let mut change = self.begin()?;
         let dir = change.dir(dir)?;
         let parent = change.found(dir.ino)?;
-        let ino = change.state.next_ino;
+        let ino = change.next_ino()?;
         let mut inode = change.new_inode(New { kind: Kind::File, ..new }, &parent, now)?;
         inode.parent = NOWHERE;
         inode.attrs.nlink = 0;
@@ -273,6 +274,12 @@ fn new_inode(new: New, mode: u32, xattrs: Xattrs, parent: &Found, now: Time) -> 
 type End<'e, T> = (&'e DirNode, &'e Name, T);
 
 impl Change<'_> {
+    /// The number of the next inode. Error: `NoSpace` when they have run out.
+    fn next_ino(&self) -> Result<u64> {
+        let ino = self.state.next_ino;
+        if ino < INO_END { Ok(ino) } else { Err(Error::NoSpace) }
+    }
+
     fn new_inode(&self, new: New, parent: &Found, now: Time) -> Result<Inode> {
         let inherited = match new.kind {
             Kind::Symlink => (new.mode, Xattrs::new()),

@@ -4,8 +4,9 @@ use std::{collections::HashMap, sync::Arc};
 
 use super::{
     Error, Result, SessionId,
+    check::check,
     extent::Data,
-    inode::{Body, ROOT},
+    inode::Body,
     record::{Meta, Record},
     segment::Pool,
     state::{Effect, State},
@@ -62,7 +63,7 @@ impl Recovery {
                 if index == 0 {
                     *parts = (position, 0, Vec::new());
                 }
-                parts.1 = index + 1;
+                parts.1 = index.saturating_add(1);
                 parts.2.extend(effects);
             }
             Record::Anchor { meta, base, next_ino, parts, effects } => {
@@ -125,13 +126,11 @@ impl Recovery {
         let mut used: HashMap<u64, u64> = HashMap::new();
         for session in self.sessions.values_mut() {
             session.state.drop_orphans();
-            if !session.state.inodes.contains_key(&ROOT) {
-                return Err(Error::Damaged {
-                    path: "log".into(),
-                    position: session.anchor,
-                    reason: format!("{} has no root directory", session.meta.id),
-                });
-            }
+            check(&session.state).map_err(|reason| Error::Damaged {
+                path: "log".into(),
+                position: session.anchor,
+                reason: format!("what it says of {} cannot be: {reason}", session.meta.id),
+            })?;
             for inode in session.state.inodes.values() {
                 let Body::File(file) = &inode.body else { continue };
                 for (_, extent) in file.extents.iter() {
