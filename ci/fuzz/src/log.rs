@@ -14,11 +14,12 @@ use fsd::session::{
 };
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::world::{BOOT, Base, TIGHT};
+use super::world::{BOOT, Base, tight};
 
 /// What a directory walk looks at, at most.
 const ENTRIES_MAX: usize = 200;
 const SESSIONS_MAX: usize = 4;
+const DIFFERENCES_MAX: usize = 10_000;
 /// Far from the IDs in the seeds.
 const FIRST_ID: u64 = 1 << 40;
 
@@ -32,7 +33,7 @@ pub fn run(data: &[u8]) {
             bytes.to_vec(),
         ),
         b'b' => {
-            let pool = Pool::open(Arc::new(SimDisk::new(0)), TIGHT).expect("a disk that was just made");
+            let pool = Pool::open(Arc::new(SimDisk::new(0)), tight()).expect("a disk that was just made");
             bodies(bytes).for_each(|body| log_record(body, &pool));
             (0, sealed_file(bodies(bytes)))
         }
@@ -109,8 +110,8 @@ fn look(session: &Arc<Session>) {
     walk(session, &state);
     if let Ok(origin) = Side::snapshot(session.store(), session.meta.origin) {
         let side = Side { state: session.freeze(), origin: session.meta.origin };
-        let _ = diff(session.store(), &origin, &side, true);
-        let _ = diff(session.store(), &side, &origin, false);
+        let _ = diff(session.store(), &origin, &side, true, DIFFERENCES_MAX);
+        let _ = diff(session.store(), &side, &origin, false, DIFFERENCES_MAX);
     }
     let inodes: Vec<u64> = state.inodes.keys().copied().take(ENTRIES_MAX).collect();
     for ino in inodes {

@@ -22,14 +22,17 @@ pub const BOOT: Boot = Boot([1; 16]);
 const RUNS_PER_STORE: u32 = 256;
 
 /// Bounds that a few operations reach.
-pub const TIGHT: Limits = Limits {
-    log_file_bytes: 4 << 10,
-    log_bytes_max: 32 << 10,
-    part_bytes: 2 << 10,
-    segment_bytes_min: 16 << 10,
-    segment_bytes_max: 64 << 10,
-    idle_us: 60_000_000,
-};
+pub fn tight() -> Limits {
+    Limits {
+        log_file_bytes: 4 << 10,
+        log_bytes_max: 32 << 10,
+        part_bytes: 2 << 10,
+        segment_bytes_min: 16 << 10,
+        segment_bytes_max: 64 << 10,
+        idle_us: 60_000_000,
+        ..Limits::default()
+    }
+}
 
 /// A store that several runs share, and the tree in it.
 #[derive(Clone, Debug)]
@@ -71,7 +74,7 @@ impl Base {
             entropy: Arc::new(Steps(AtomicU64::new(first_id))),
             boot: BOOT,
             accept_loss: false,
-            limits: TIGHT,
+            limits: tight(),
         })
     }
 }

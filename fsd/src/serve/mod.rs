@@ -3,6 +3,8 @@
 //! One file a noun. Everything below `grpc` is synchronous and runs on threads that may block; tokio is known to `grpc`,
 //! `stream` and `server` alone. What the interface promises is written in the .proto files.
 
+mod bounds;
+mod connections;
 mod convert;
 mod diff;
 mod discard;
@@ -46,13 +48,15 @@ struct Host {
     started_us: u64,
     /// Held while a session is mounted, and while one is found to have no mount and discarded: before every other lock.
     mounting: Mutex<()>,
+    bounds: bounds::Bounds,
 }
 
 impl Service {
     /// A service over the engine on `state_dir`.
     pub fn new(engine: Arc<Engine>, mounts: Arc<Mounts>, state_dir: PathBuf) -> Service {
         let started_us = engine.clock().monotonic_us();
-        Service(Arc::new(Host { engine, mounts, state_dir, started_us, mounting: Mutex::new(()) }))
+        let (mounting, bounds) = (Mutex::new(()), bounds::Bounds::default());
+        Service(Arc::new(Host { engine, mounts, state_dir, started_us, mounting, bounds }))
     }
 }
 

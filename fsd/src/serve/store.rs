@@ -12,7 +12,7 @@ use tonic::Status;
 use super::{
     Answer, Host,
     progress::Pace,
-    request::{host_path, optional},
+    request::{host_path, label},
     status::of_store,
     stream::Sink,
 };
@@ -21,7 +21,8 @@ use crate::host::disk_bytes;
 impl Host {
     pub(super) fn import(&self, request: v1::ImportRequest, sink: &Sink<v1::ImportEvent>) -> Answer<()> {
         let path = host_path(&request.path)?;
-        let name = optional(request.name);
+        let name = label(request.name)?;
+        let _entered = self.bounds.imports.enter()?;
         if path.starts_with(&self.state_dir) || self.state_dir.starts_with(&path) {
             let message = format!("{} holds the daemon's own state, or is in it", path.display());
             return Err(Status::failed_precondition(message));

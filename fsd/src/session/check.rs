@@ -84,3 +84,81 @@ fn check_names(state: &State) -> Result<(), &'static str> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::ops::Range;
+
+    use cas::{Attrs, Digest, SnapshotId, Time};
+
+    use super::*;
+    use crate::session::{
+        Name,
+        extent::{Data, Extent, Extents},
+        inode::XattrSet,
+        state::Effect,
+    };
+
+    fn inode(kind: Kind, parent: u64, size: u64, body: Body) -> Inode {
+        let time = Time::default();
+        let attrs = Attrs { mode: 0, uid: 0, gid: 0, nlink: 2, rdev: 0, size, mtime: time, ctime: time };
+        Inode { parent, kind, linked: false, attrs, atime: time, xattrs: XattrSet::Base(None), body }
+    }
+
+    fn dir(parent: u64) -> Inode {
+        inode(Kind::Dir, parent, 0, Body::Dir(None))
+    }
+
+    fn file(size: u64, hole: Range<u64>) -> Inode {
+        let mut extents = Extents::default();
+        if !hole.is_empty() {
+            extents.insert(hole.start, Extent { len: hole.end - hole.start, data: Data::Hole });
+        }
+        inode(Kind::File, ROOT, size, Body::File(FileBody { extents, ..FileBody::default() }))
+    }
+
+    /// What is said of a root and these, with a name of the root's for each inode in `named`.
+    fn said(inodes: &[(u64, Inode)], named: &[u64]) -> Result<(), &'static str> {
+        let (base, next_ino) = (SnapshotId(Digest([1; 32])), CREATED_MIN);
+        let (dirs, orphans) = (Default::default(), Default::default());
+        let mut state = State { base, inodes: Default::default(), dirs, orphans, next_ino, epoch: 0 };
+        state.apply(&Effect::Inode(ROOT, Arc::new(dir(ROOT))));
+        for (ino, inode) in inodes {
+            state.apply(&Effect::Inode(*ino, Arc::new(inode.clone())));
+        }
+        for ino in named {
+            let name = Name::parse(ino.to_string().as_bytes()).unwrap();
+            state.apply(&Effect::Add { dir: ROOT, name, ino: *ino });
+        }
+        check(&state)
+    }
+
+    #[test]
+    fn what_sessions_do_is_accepted() {
+        assert_eq!(said(&[(2, dir(ROOT)), (3, dir(2)), (4, file(10, 0..10))], &[2, 4]), Ok(()));
+        assert_eq!(said(&[], &[77]), Ok(()), "a name of nothing is trouble for one name alone");
+    }
+
+    /// A write behind a file's end, in a log with good checksums, made the count of its data bytes go on for ever.
+    #[test]
+    fn bytes_behind_the_end_are_refused() {
+        assert!(said(&[(2, file(10, 5..11))], &[2]).is_err());
+        assert!(said(&[(2, file(u64::MAX, 0..1))], &[2]).is_err());
+    }
+
+    #[test]
+    fn directories_are_below_the_root_and_in_one_place() {
+        assert!(said(&[(2, dir(3)), (3, dir(2))], &[]).is_err(), "inside themselves");
+        assert!(said(&[(2, dir(2))], &[]).is_err(), "inside itself");
+        assert!(said(&[(2, dir(9))], &[]).is_err(), "nowhere");
+        assert!(said(&[(2, dir(3)), (3, file(0, 0..0))], &[]).is_err(), "in a file");
+        assert!(said(&[(2, dir(ROOT)), (3, dir(2))], &[2, 3]).is_err(), "in two places");
+        assert!(said(&[], &[ROOT]).is_err(), "the root in itself");
+    }
+
+    #[test]
+    fn numbers_stay_in_their_range() {
+        assert!(said(&[(0, dir(ROOT))], &[]).is_err());
+        assert!(said(&[(u64::MAX, dir(ROOT))], &[]).is_err());
+    }
+}

@@ -20,7 +20,7 @@ use cas::{
 use parking_lot::{Mutex, RwLock};
 
 use super::{
-    Boot, Clock, Entropy, Error, Limits, Result, SessionId,
+    Boot, Clock, Difference, Entropy, Error, Limits, Result, SessionId, Side, diff,
     durability::Durability,
     inode::{BaseDir, Body, ROOT, XattrSet},
     live::{Session, Shared},
@@ -35,6 +35,7 @@ use super::{
 
 /// The longest label, in bytes.
 pub const NAME_BYTES_MAX: usize = 128;
+const DISCARD_SOME: &str = "discard some";
 /// Characters of an ID that must at least be given, behind its prefix.
 pub const ID_CHARS_MIN: usize = 8;
 /// What the engine is built on.
@@ -143,6 +144,7 @@ impl Engine {
     ) -> Result<Arc<Session>> {
         let _naming = self.naming.lock();
         self.check_name(name.as_deref())?;
+        self.room_for_sessions(1)?;
         let now = self.shared.clock.now();
         let base = from.unwrap_or(self.empty);
         let store = &self.shared.store;
@@ -172,6 +174,7 @@ impl Engine {
     pub fn fork(&self, parent: &Session, names: &[Option<String>]) -> Result<Vec<Arc<Session>>> {
         let _naming = self.naming.lock();
         names.iter().try_for_each(|name| self.check_name(name.as_deref()))?;
+        self.room_for_sessions(names.len())?;
         let created = self.shared.clock.now();
         let meta = |name: &Option<String>| Meta {
             id: self.entropy.session_id(),
@@ -234,6 +237,9 @@ impl Engine {
         keep: bool,
         progress: &mut dyn FnMut(SealProgress),
     ) -> Result<Sealed> {
+        if keep {
+            self.room_for_snapshot(None)?;
+        }
         let _hold = self.shared.store.hold();
         let sealed = session.seal(progress)?;
         if keep {
@@ -251,10 +257,16 @@ impl Engine {
         cancel: &std::sync::atomic::AtomicBool,
     ) -> Result<cas::import::Imported> {
         check_label(name)?;
+        self.room_for_snapshot(name)?;
         let _hold = self.shared.store.hold();
         let imported = cas::import::import(&self.shared.store, source, progress, cancel)?;
         self.shared.store.keep(imported.id, name, self.shared.clock.now())?;
         Ok(imported)
+    }
+
+    /// Compares two trees; see [`diff`]. Error: `TooMany`, and what the store says.
+    pub fn diff(&self, old: &Side, new: &Side, expand_renames: bool) -> Result<Vec<Difference>> {
+        diff(&self.shared.store, old, new, expand_renames, self.shared.limits.differences_max)
     }
 
     /// Takes a snapshot off the list. Error: `InUse` if a session stands on it.
@@ -374,6 +386,32 @@ impl Engine {
             Some(holder) => Err(Error::NameTaken { name: name.into(), holder: holder.meta.id }),
             None => Ok(()),
         }
+    }
+
+    /// For who holds `naming`.
+    fn room_for_sessions(&self, more: usize) -> Result<()> {
+        let max = self.shared.limits.sessions_max;
+        if self.sessions.read().len() + more > max {
+            return Err(Error::TooMany { what: "sessions", max, advice: DISCARD_SOME });
+        }
+        Ok(())
+    }
+
+    /// Before anything is written for it. Those that are under way at once may all be let in.
+    fn room_for_snapshot(&self, name: Option<&str>) -> Result<()> {
+        let (Limits { snapshots_max, names_max, .. }, store) = (self.shared.limits, &self.shared.store);
+        let (snapshots, names) = store.kept_counts()?;
+        if snapshots >= snapshots_max as u64 {
+            return Err(Error::TooMany { what: "snapshots", max: snapshots_max, advice: DISCARD_SOME });
+        }
+        if let Some(name) = name
+            && names >= names_max as u64
+            && store.named(name)?.is_none()
+        {
+            let advice = "discard snapshots that have some, or use one again";
+            return Err(Error::TooMany { what: "names of snapshots", max: names_max, advice });
+        }
+        Ok(())
     }
 
     fn insert(&self, session: Session) -> Arc<Session> {

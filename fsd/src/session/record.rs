@@ -10,7 +10,7 @@ use super::{
     codec::{Put, Take},
     extent::{Blob, Data, FileBody},
     inode::{BaseDir, Body, Inode, NOWHERE, XattrSet},
-    segment::Pool,
+    segment::{Pool, SEGMENT_ID_MAX},
     state::{DirDelta, Effect, State},
 };
 
@@ -311,7 +311,10 @@ fn take_effect(t: &mut Take<'_>, pool: &Pool) -> Option<Effect> {
         5 => Effect::Xattrs(ino, Arc::new(take_xattrs(t)?)),
         6 => {
             let (start, len, segment, offset) = (t.u64()?, t.u64()?, t.u64()?, t.u64()?);
-            let bounded = len > 0 && start.checked_add(len).is_some() && offset.checked_add(len).is_some();
+            let bounded = len > 0
+                && start.checked_add(len).is_some()
+                && offset.checked_add(len).is_some()
+                && segment <= SEGMENT_ID_MAX;
             bounded.then(|| Effect::Write { ino, start, len, segment: pool.get(segment), offset })?
         }
         7 => Effect::Punch(ino, t.u64()?..t.u64()?),

@@ -11,7 +11,7 @@ use cas::disk::{Disk, Open};
 use super::{
     Boot, Error, Limits, Result,
     log::Log,
-    log_file::{DIR, LogFile, path_of},
+    log_file::{DIR, LogFile, parse_name, path_of},
 };
 
 /// The log of earlier runs.
@@ -169,8 +169,7 @@ impl Survey {
 
 fn list(disk: &dyn Disk) -> Result<Vec<u64>> {
     let names = disk.list(DIR).map_err(Error::io(disk.display(DIR)))?;
-    let parse = |name: &String| u64::from_str_radix(name.strip_suffix(".log")?, 16).ok();
-    let mut starts: Vec<u64> = names.iter().filter_map(parse).collect();
+    let mut starts: Vec<u64> = names.iter().filter_map(|name| parse_name(name)).collect();
     starts.sort_unstable();
     Ok(starts)
 }

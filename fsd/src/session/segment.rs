@@ -21,6 +21,8 @@ use super::{Error, Limits, Result};
 
 /// The folder of the state that holds them.
 const DIR: &str = "segments";
+/// The highest number that a record may name: the next ones must not begin at zero again.
+pub(super) const SEGMENT_ID_MAX: u64 = 1 << 62;
 /// What is tried last on a disk that is nearly full.
 const SEGMENT_BYTES_LEAST: u64 = 256 << 10;
 
@@ -278,7 +280,13 @@ impl Pool {
 
 fn list(disk: &dyn Disk) -> Result<Vec<u64>> {
     let names = disk.list(DIR).map_err(|e| Error::io(disk.display(DIR))(e))?;
-    Ok(names.iter().filter_map(|name| u64::from_str_radix(name, 16).ok()).collect())
+    Ok(names.iter().filter_map(|name| parse_name(name)).collect())
+}
+
+/// The segment whose file has this name; `None` for a name that none has.
+fn parse_name(name: &str) -> Option<u64> {
+    let id = u64::from_str_radix(name, 16).ok()?;
+    (name == format!("{id:016x}") && id <= SEGMENT_ID_MAX).then_some(id)
 }
 
 /// Where a session writes next: its own, so that discarding it frees whole files.

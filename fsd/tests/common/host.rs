@@ -19,6 +19,7 @@ pub fn tight() -> Limits {
         segment_bytes_min: 16 << 10,
         segment_bytes_max: 64 << 10,
         idle_us: 60_000_000,
+        ..Limits::default()
     }
 }
 

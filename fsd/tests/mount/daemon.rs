@@ -17,8 +17,8 @@ use nix::{
     unistd::Pid,
 };
 use proto::v1::{
-    CreateRequest, DiffKind, DiffRequest, DiscardRequest, ForkRequest, ImportRequest, ListDirRequest,
-    MountRequest, ReadFileRequest, SealRequest, SessionInfo, ShowRequest, UnmountRequest,
+    CreateRequest, DiffKind, DiffRequest, DiscardRequest, ForkRequest, GcRequest, ImportRequest,
+    ListDirRequest, MountRequest, ReadFileRequest, SealRequest, SessionInfo, ShowRequest, UnmountRequest,
     aether_client::AetherClient, import_event, seal_event, show_reply, unmount_request,
 };
 use tempfile::TempDir;
@@ -40,12 +40,18 @@ pub(crate) struct Daemon {
     client: Client,
     /// Ends the watch over the current process when it is dropped.
     _watch: mpsc::Sender<()>,
+    umask: &'static str,
     dir: TempDir,
 }
 
 impl Daemon {
     /// Starts one, or says that there is no FUSE here.
     pub(crate) fn start() -> Option<Daemon> {
+        Daemon::start_with_umask("022")
+    }
+
+    /// The same, from a shell with another umask.
+    pub(crate) fn start_with_umask(umask: &'static str) -> Option<Daemon> {
         if !Path::new("/dev/fuse").exists() {
             eprintln!("no /dev/fuse: nothing is tested here");
             return None;
@@ -53,8 +59,8 @@ impl Daemon {
         // Directly in /tmp: a socket's path has at most 107 bytes.
         let dir = tempfile::Builder::new().prefix("aether").tempdir_in("/tmp").expect("a directory in /tmp");
         let runtime = Runtime::new().expect("a runtime");
-        let (child, client, watch) = spawn(dir.path(), &runtime);
-        Some(Daemon { child, runtime, client, _watch: watch, dir })
+        let (child, client, watch) = spawn(dir.path(), &runtime, umask);
+        Some(Daemon { child, runtime, client, _watch: watch, umask, dir })
     }
 
     /// A path of this test's own.
@@ -87,7 +93,7 @@ impl Daemon {
 
     /// Starts again on the same state, after [`Daemon::kill`] or [`Daemon::terminate`].
     pub(crate) fn restart(&mut self) {
-        let (child, client, watch) = spawn(self.dir.path(), &self.runtime);
+        let (child, client, watch) = spawn(self.dir.path(), &self.runtime, self.umask);
         (self.child, self.client, self._watch) = (child, client, watch);
     }
 
@@ -219,6 +225,14 @@ impl Daemon {
         if result.code == 0 { Ok(()) } else { Err(Status::new(result.code.into(), result.message)) }
     }
 
+    pub(crate) fn gc(&self) -> Answer<()> {
+        self.ask(async |mut client| {
+            let mut events = client.gc(GcRequest { dry_run: false }).await?.into_inner();
+            while events.message().await?.is_some() {}
+            Ok(())
+        })
+    }
+
     pub(crate) fn show(&self, session: &str) -> SessionInfo {
         let request = ShowRequest { id: session.into() };
         let reply = self.ask(async |mut client| client.show(request).await).expect("show");
@@ -289,10 +303,11 @@ impl Drop for Daemon {
     }
 }
 
-fn spawn(dir: &Path, runtime: &Runtime) -> (Child, Client, mpsc::Sender<()>) {
+fn spawn(dir: &Path, runtime: &Runtime, umask: &str) -> (Child, Client, mpsc::Sender<()>) {
     let socket = dir.join("s");
     let log = File::options().create(true).append(true).open(dir.join("log")).expect("a log file");
-    let child = Command::new(env!("CARGO_BIN_EXE_aetherfsd"))
+    let child = Command::new("sh")
+        .args(["-c", "umask $0 && exec \"$@\"", umask, env!("CARGO_BIN_EXE_aetherfsd")])
         .arg("--state")
         .arg(dir.join("state"))
         .arg("--socket")

@@ -11,6 +11,7 @@ mod forks;
 mod import;
 mod listing;
 mod mounting;
+mod private;
 mod random;
 mod sample;
 mod seal;
