@@ -302,6 +302,34 @@ fn a_start_that_is_cut_anywhere_loses_nothing_synced() {
     }
 }
 
+/// The anchor of a seal was written, and the disk said that it was not: the session stayed on its old base, gc took the
+/// snapshot away, and after a kill the replay found the anchor.
+#[test]
+fn what_a_failed_append_leaves_is_not_found_behind_a_gc() {
+    let (start, _) = Template::get().start(Opening::first(3));
+    let mut failed = 0;
+    for call in 1.. {
+        let mut target =
+            EngineTarget::open(start.disk.kill(), start.opening.clone(), start.ids.clone()).unwrap();
+        let ino = target.lookup(0, ROOT, b"small").unwrap().ino;
+        target.write(0, ino, 0, b"changed").unwrap();
+        target.sync().unwrap();
+        let before = target.picture(0).unwrap();
+        target.disk.fail_with(call, cas::sim::Failure::Late);
+        let sealed = target.seal(0, &mut |_| {});
+        let over = target.disk.is_armed();
+        if sealed.is_err() && target.gc().is_ok() {
+            failed += 1;
+            target.reopen();
+            assert!(target.picture(0).unwrap() == before, "call {call}");
+        }
+        if over {
+            break;
+        }
+    }
+    assert!(failed > 2, "{failed} seals failed");
+}
+
 /// A change so deep in an untouched tree that the directories above it did not fit into one record could not be made.
 #[test]
 fn a_change_thirty_thousand_directories_deep_is_recorded() {
