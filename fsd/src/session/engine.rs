@@ -91,7 +91,7 @@ impl Engine {
         let recovered = recovery.finish()?;
         let set_aside = replay.is_damaged();
         // Bytes, then the records that name them, then what no record needs any more.
-        pool.adopt(&recovered.used);
+        pool.adopt(&recovered.used)?;
         pool.sync()?;
         let log = replay.finish(boot, limits)?;
         pool.sweep(&recovered.used, set_aside)?;

@@ -47,6 +47,8 @@ pub struct Log {
     synced: AtomicU64,
     /// The reserve could not be put back: the disk is full.
     low: AtomicBool,
+    /// The last append failed, and may have left a whole record behind the end all the same.
+    spoilt: AtomicBool,
     boot: Boot,
     limits: Limits,
 }
@@ -103,6 +105,7 @@ impl Log {
             position: AtomicU64::new(position),
             synced: AtomicU64::new(position),
             low: AtomicBool::new(false),
+            spoilt: AtomicBool::new(false),
             disk,
             boot,
             limits,
@@ -146,7 +149,9 @@ impl Log {
             start = position;
         }
         let at = FILE_HEADER as u64 + position - start;
-        tail.file.write_at(bytes, at).map_err(Error::io(self.disk.display(&path_of(start))))?;
+        let written = tail.file.write_at(bytes, at);
+        self.spoilt.store(written.is_err(), Ordering::Relaxed);
+        written.map_err(Error::io(self.disk.display(&path_of(start))))?;
         let end = position + bytes.len() as u64;
         self.position.store(end, Ordering::Release);
         Ok(end)
@@ -203,6 +208,11 @@ impl Log {
     /// The disk is full and the reserve is in use.
     pub fn is_low(&self) -> bool {
         self.low.load(Ordering::Relaxed)
+    }
+
+    /// An append failed and none came after it: a replay may find what it left. A sync writes a mark over that.
+    pub fn is_spoilt(&self) -> bool {
+        self.spoilt.load(Ordering::Relaxed)
     }
 
     /// Makes all records so far durable, and says so in a mark. Bytes that records before `covered` refer to are durable

@@ -226,8 +226,9 @@ impl Pool {
 
     /// After a replay: `used` says for each segment that is referred to where its last byte in use ends. What the last run
     /// wrote may not be on disk yet, so the next sync takes all of them. A segment that is missing, or too short, is
-    /// damage: it is logged, and reads of what stood there fail.
-    pub fn adopt(&self, used: &HashMap<u64, u64>) {
+    /// damage: it is logged, and reads of what stood there fail. Error: `Io` if the disk does not tell; a segment that is taken
+    /// for lost is not synced.
+    pub fn adopt(&self, used: &HashMap<u64, u64>) -> Result<()> {
         for (&id, &end) in used {
             let segment = self.get(id);
             let path = segment.path();
@@ -241,9 +242,13 @@ impl Pool {
                         self.dirty.lock().push(segment);
                     }
                 }
-                Err(error) => tracing::error!(%error, "a segment is lost, and changes with it"),
+                Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                    tracing::error!(path = %path.display(), "a segment is lost, and changes with it");
+                }
+                Err(error) => return Err(error),
             }
         }
+        Ok(())
     }
 
     /// After a replay, once the log that it read is durable: every file that is not in `used` is dead, and of the others the

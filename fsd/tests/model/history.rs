@@ -18,7 +18,7 @@ use super::{
 };
 
 /// A session as it was found.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shot {
     pub picture: Picture,
     /// The number that the next inode gets.

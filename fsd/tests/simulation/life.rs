@@ -165,7 +165,7 @@ impl<'a> Lives<'a> {
         self.target.disk.clear_faults();
         let said = |why| format!("{trouble:?}: {why}");
         if self.runner.may_be_full && !self.target.disk.is_down() {
-            self.make_room().map_err(said)?;
+            self.make_room(trouble).map_err(said)?;
         }
         (self.runner.may_be_full, self.full_from) = (false, None);
         let power = match self.script.end() {
@@ -181,8 +181,8 @@ impl<'a> Lives<'a> {
         self.start_again(power).map_err(said)
     }
 
-    /// The disk has room again: everything works as before.
-    fn make_room(&mut self) -> Result<(), String> {
+    /// The disk has room again: everything works as before, but for syncs once one of them has failed.
+    fn make_room(&mut self, trouble: Trouble) -> Result<(), String> {
         self.target.disk.set_space_free(ROOMY);
         self.target.tick().expect("a tick");
         self.runner.may_be_full = false;
@@ -190,9 +190,12 @@ impl<'a> Lives<'a> {
         if self.target.engine.durability().log.is_low() {
             return Err("there is room again, and still only what frees space is accepted".into());
         }
-        let synced = self.target.sync().map_err(|fail| format!("a sync with room again: {fail:?}"));
-        self.history().synced();
-        synced
+        match self.target.sync() {
+            Ok(()) => self.history().synced(),
+            Err(Fail::Disk) if !matches!(trouble, Trouble::Full(..)) => {}
+            Err(fail) => return Err(format!("a sync with room again: {fail:?}")),
+        }
+        Ok(())
     }
 
     fn history(&mut self) -> &mut History {
