@@ -7,7 +7,7 @@ use cas::{Attrs, Kind, Time};
 use super::{
     Error, Name, Result,
     extent::FileBody,
-    inode::{Body, Inode, XattrSet},
+    inode::{Body, CREATED_MAX, Inode, XattrSet},
     live::{Change, Session},
     log::Purpose,
     state::Effect,
@@ -91,7 +91,7 @@ impl Session {
     }
 
     /// Makes a file of any kind, and remembers it for the holder. Errors: `Exists`, `NotADirectory`, `NotFound` in a removed
-    /// directory, `TooLarge`, `NoSpace`.
+    /// directory, `TooLarge`, `NoSpace` (of inode numbers too, as a file system says that has no more inodes).
     pub fn make(&self, dir: u64, name: &Name, new: New) -> Result<Found> {
         let now = self.shared.clock.now();
         let mut change = self.begin()?;
@@ -101,6 +101,9 @@ impl Session {
         }
         let parent = change.found(dir.ino)?;
         let ino = change.state.next_ino;
+        if ino >= CREATED_MAX {
+            return Err(Error::NoSpace);
+        }
         let inode = Arc::new(new_inode(new, &parent, now)?);
         change.adopt(&parent)?;
         change.push(Effect::Inode(ino, Arc::clone(&inode)));
