@@ -81,6 +81,7 @@ impl DaemonError {
 
 /// Serves until a signal says stop.
 pub fn run(config: &Config) -> Result<(), DaemonError> {
+    crate::sys_heap::give_large_buffers_back();
     if let Err(error) = raise_open_files() {
         tracing::warn!(%error, "cannot raise the number of open files");
     }

@@ -8,3 +8,4 @@ pub mod logs;
 pub mod serve;
 pub mod session;
 pub mod state_dir;
+mod sys_heap;

@@ -114,7 +114,7 @@ fn sessions_snapshots_names_and_differences_are_bounded() {
 
     assert_eq!(daemon.diff("a", "b", false).unwrap().len(), 2);
     let session = daemon.engine().session("s").unwrap();
-    let new = New { kind: cas::Kind::File, mode: 0o644, uid: 0, gid: 0, rdev: 0, target: None };
+    let new = New { kind: cas::Kind::File, mode: 0o644, uid: 0, gid: 0, rdev: 0, umask: 0, target: None };
     for n in 0..6 {
         session.make(ROOT, &Name::parse(n.to_string().as_bytes()).unwrap(), new.clone()).unwrap();
     }
@@ -127,7 +127,7 @@ fn streams_under_way_are_bounded_and_leave_room_for_the_rest() {
     let daemon = Daemon::start();
     create(&daemon, "", "s").unwrap();
     let session = daemon.engine().session("s").unwrap();
-    let new = New { kind: cas::Kind::File, mode: 0o644, uid: 0, gid: 0, rdev: 0, target: None };
+    let new = New { kind: cas::Kind::File, mode: 0o644, uid: 0, gid: 0, rdev: 0, umask: 0, target: None };
     let file = session.make(ROOT, &Name::parse(b"large").unwrap(), new).unwrap();
     session.set_attrs(file.ino, SetAttrs { size: Some(1 << 30), ..SetAttrs::default() }).unwrap();
     let (mut client, runtime) = daemon.client();

@@ -6,14 +6,11 @@ use std::{collections::HashSet, sync::Arc};
 use cas::Kind;
 
 use super::{
-    FILE_BYTES_MAX, INODES_MAX,
+    FILE_BYTES_MAX,
     extent::FileBody,
-    inode::{Body, CREATED_MIN, Inode, ROOT},
+    inode::{Body, CREATED_MIN, INO_END, Inode, ROOT},
     state::State,
 };
-
-/// No inode has this number or a higher one.
-pub(super) const INO_END: u64 = CREATED_MIN + INODES_MAX;
 
 /// What is wrong with a state whose orphans were dropped, in words for a person.
 pub(super) fn check(state: &State) -> Result<(), &'static str> {

@@ -6,9 +6,8 @@ use cas::{Attrs, Kind, Time, xattrs::Xattrs};
 
 use super::{
     Error, Name, Result, acl,
-    check::INO_END,
     extent::FileBody,
-    inode::{Body, Inode, NOWHERE, XattrSet},
+    inode::{Body, INO_END, Inode, NOWHERE, XattrSet},
     live::{Change, Session},
     log::Purpose,
     state::Effect,
@@ -94,7 +93,7 @@ impl Session {
     }
 
     /// Makes a file of any kind, and remembers it for the holder. Errors: `Exists`, `NotADirectory`, `NotFound` in a removed
-    /// directory, `TooLarge`, `NoSpace`.
+    /// directory, `TooLarge`, `NoSpace` (of inode numbers too, as a file system says that has no more inodes).
     pub fn make(&self, dir: u64, name: &Name, new: New) -> Result<Found> {
         let now = self.shared.clock.now();
         let mut change = self.begin()?;

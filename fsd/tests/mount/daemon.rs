@@ -18,8 +18,9 @@ use nix::{
 };
 use proto::v1::{
     CreateRequest, DiffKind, DiffRequest, DiscardRequest, ForkRequest, GcRequest, ImportRequest,
-    ListDirRequest, MountRequest, ReadFileRequest, SealRequest, SessionInfo, ShowRequest, UnmountRequest,
-    aether_client::AetherClient, import_event, seal_event, show_reply, unmount_request,
+    ListDirRequest, MountRequest, ReadFileRequest, SealRequest, SessionInfo, ShowRequest, StatsReply,
+    StatsRequest, UnmountRequest, aether_client::AetherClient, import_event, seal_event, show_reply,
+    unmount_request,
 };
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -89,6 +90,11 @@ impl Daemon {
     pub(crate) fn terminate(&mut self) -> ExitStatus {
         kill(Pid::from_raw(self.child.id() as i32), Signal::SIGTERM).expect("the daemon runs");
         self.child.wait().expect("the daemon is a child")
+    }
+
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.child.id() as i32), signal).expect("the daemon runs");
     }
 
     /// Starts again on the same state, after [`Daemon::kill`] or [`Daemon::terminate`].
@@ -233,10 +239,19 @@ impl Daemon {
         })
     }
 
+    /// Counters.
+    pub(crate) fn stats(&self) -> StatsReply {
+        self.ask(async |mut client| client.stats(StatsRequest {}).await).expect("stats").into_inner()
+    }
+
+    /// A session or a snapshot, if there is one.
+    pub(crate) fn show_anything(&self, id: &str) -> Answer<Option<show_reply::Item>> {
+        let request = ShowRequest { id: id.into() };
+        Ok(self.ask(async |mut client| client.show(request).await)?.into_inner().item)
+    }
+
     pub(crate) fn show(&self, session: &str) -> SessionInfo {
-        let request = ShowRequest { id: session.into() };
-        let reply = self.ask(async |mut client| client.show(request).await).expect("show");
-        match reply.into_inner().item {
+        match self.show_anything(session).expect("show") {
             Some(show_reply::Item::Session(info)) => info,
             other => panic!("not a session: {other:?}"),
         }
@@ -325,7 +340,7 @@ fn connect(dir: &Path, socket: &Path, runtime: &Runtime) -> Client {
     let address = format!("unix://{}", socket.display());
     for _ in 0..START_TRIES {
         if let Ok(mut client) = runtime.block_on(AetherClient::connect(address.clone()))
-            && runtime.block_on(client.stats(proto::v1::StatsRequest {})).is_ok()
+            && runtime.block_on(client.stats(StatsRequest {})).is_ok()
         {
             return client;
         }
