@@ -96,27 +96,27 @@ fn change(input: &[u8], other: &[u8], state: &mut u64) -> Vec<u8> {
 
 #[test]
 fn objects() {
-    replay("objects", 50_000);
+    replay("objects", 200_000);
 }
 
 #[test]
 fn packs() {
-    replay("pack", 100);
+    replay("pack", 500);
 }
 
 #[test]
 fn logs() {
-    replay("log", 1000);
+    replay("log", 10_000);
 }
 
 #[test]
 fn requests() {
-    replay("grpc", 300);
+    replay("grpc", 3000);
 }
 
 #[test]
 fn texts() {
-    replay("text", 20_000);
+    replay("text", 200_000);
 }
 
 /// The seeds are golden: what this version writes is what the corpus begins with, so that a format that changes by
