@@ -167,13 +167,10 @@ fn connections_are_bounded() {
     let is_closed = |mut stream: &UnixStream| {
         stream.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
         let mut buf = [0; 4096];
-        loop {
-            match stream.read(&mut buf) {
-                Ok(0) => return true,
-                // The server's settings.
-                Ok(_) => return false,
-                Err(error) => return error.kind() == ErrorKind::ConnectionReset,
-            }
+        match stream.read(&mut buf) {
+            // Others get the server's settings.
+            Ok(read) => read == 0,
+            Err(error) => error.kind() == ErrorKind::ConnectionReset,
         }
     };
     let closed = open.iter().filter(|stream| is_closed(stream)).count();

@@ -1,7 +1,7 @@
 //! Whether a replayed state is one that a session can be in. What live operations keep true by themselves is checked here
 //! once, so that walks end and sums do not overflow whatever a log says. Costs a look at each change, reads nothing.
 
-use std::{collections::HashSet, sync::Arc};
+use std::collections::HashSet;
 
 use cas::Kind;
 
@@ -67,14 +67,16 @@ fn check_parents(state: &State) -> Result<(), &'static str> {
     Ok(())
 }
 
-/// A directory stands where it says that it does, and so has one name.
+/// A directory stands where it says that it does, and has one name.
 fn check_names(state: &State) -> Result<(), &'static str> {
+    let mut named = HashSet::new();
     for (&dir, delta) in &state.dirs {
         for (_, ino) in delta.names.values().filter_map(|change| change.added()) {
             // A name that stands for nothing is an error for who looks it up, and no reason to refuse all the rest.
-            let elsewhere =
-                |inode: &Arc<Inode>| inode.kind == Kind::Dir && (inode.parent != dir || ino == ROOT);
-            if state.inodes.get(&ino).is_some_and(elsewhere) {
+            let Some(inode) = state.inodes.get(&ino).filter(|inode| inode.kind == Kind::Dir) else {
+                continue;
+            };
+            if inode.parent != dir || ino == ROOT || !named.insert(ino) {
                 return Err("a directory is in two places");
             }
         }
@@ -84,7 +86,7 @@ fn check_names(state: &State) -> Result<(), &'static str> {
 
 #[cfg(test)]
 mod tests {
-    use std::ops::Range;
+    use std::{ops::Range, sync::Arc};
 
     use cas::{Attrs, Digest, SnapshotId, Time};
 
@@ -114,8 +116,8 @@ mod tests {
         inode(Kind::File, ROOT, size, Body::File(FileBody { extents, ..FileBody::default() }))
     }
 
-    /// What is said of a root and these, with a name of the root's for each inode in `named`.
-    fn said(inodes: &[(u64, Inode)], named: &[u64]) -> Result<(), &'static str> {
+    /// A root and these, with a name of the root's for each inode in `named`.
+    fn state(inodes: &[(u64, Inode)], named: &[u64]) -> State {
         let (base, next_ino) = (SnapshotId(Digest([1; 32])), CREATED_MIN);
         let (dirs, orphans) = (Default::default(), Default::default());
         let mut state = State { base, inodes: Default::default(), dirs, orphans, next_ino, epoch: 0 };
@@ -127,7 +129,11 @@ mod tests {
             let name = Name::parse(ino.to_string().as_bytes()).unwrap();
             state.apply(&Effect::Add { dir: ROOT, name, ino: *ino });
         }
-        check(&state)
+        state
+    }
+
+    fn said(inodes: &[(u64, Inode)], named: &[u64]) -> Result<(), &'static str> {
+        check(&state(inodes, named))
     }
 
     #[test]
@@ -151,6 +157,9 @@ mod tests {
         assert!(said(&[(2, dir(3)), (3, file(0, 0..0))], &[]).is_err(), "in a file");
         assert!(said(&[(2, dir(ROOT)), (3, dir(2))], &[2, 3]).is_err(), "in two places");
         assert!(said(&[], &[ROOT]).is_err(), "the root in itself");
+        let mut twice = state(&[(2, dir(ROOT))], &[2]);
+        twice.apply(&Effect::Add { dir: ROOT, name: Name::parse(b"again").unwrap(), ino: 2 });
+        assert!(check(&twice).is_err(), "a rename of one of its names would leave it in two places");
     }
 
     #[test]
