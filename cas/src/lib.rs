@@ -26,6 +26,7 @@ mod pool;
 mod reach;
 mod record;
 mod recover;
+mod salvage;
 mod scan;
 #[cfg(any(test, feature = "simulation"))]
 pub mod sim;

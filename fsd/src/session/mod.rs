@@ -5,6 +5,7 @@
 
 mod ambient;
 mod attributes;
+mod check;
 mod codec;
 mod data;
 mod diff;
@@ -29,10 +30,12 @@ mod replay;
 mod seal;
 mod segment;
 mod state;
+mod sums;
 mod tree;
 
 pub use ambient::{Boot, Clock, Entropy};
 pub use attributes::{SetAttrs, SetTime, SetXattr, XATTR_NAME_BYTES_MAX, XATTR_VALUE_BYTES_MAX};
+pub use check::{CheckProgress, Checked, Flaw};
 pub use data::{Allocate, FILE_BYTES_MAX, Seek, data_bytes};
 pub use diff::{Difference, Side, diff};
 pub use durability::Durability;
@@ -42,7 +45,7 @@ pub use id::SessionId;
 pub use inode::{INODES_MAX, ROOT, has_few_extents};
 pub use limits::Limits;
 pub use live::Session;
-pub use log::Log;
+pub use log::{DamagedFile, Log};
 pub use name::{NAME_BYTES_MAX, Name, parse_path};
 pub use names::{New, Rename};
 pub use record::Meta;
