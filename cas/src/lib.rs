@@ -29,6 +29,7 @@ mod pool;
 mod reach;
 mod record;
 mod recover;
+mod salvage;
 mod scan;
 #[cfg(any(test, feature = "simulation"))]
 pub mod sim;

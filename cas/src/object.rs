@@ -35,14 +35,22 @@ pub enum ObjectKind {
 pub struct Object(Arc<Inner>);
 
 struct Inner {
+    /// The object, behind `start` bytes of something else.
     bytes: Box<[u8]>,
+    start: usize,
     /// Kinds that these bytes were found to decode as, a bit each.
     decodes: AtomicU8,
 }
 
 impl Object {
+    /// What stands in `bytes` from `start` on.
+    pub(crate) fn behind(start: usize, bytes: Box<[u8]>) -> Object {
+        Object(Arc::new(Inner { bytes, start, decodes: AtomicU8::new(0) }))
+    }
+
+    #[cfg(test)]
     pub(crate) fn new(bytes: Box<[u8]>) -> Object {
-        Object(Arc::new(Inner { bytes, decodes: AtomicU8::new(0) }))
+        Object::behind(0, bytes)
     }
 
     /// Runs `check`, unless it passed before: whether bytes are a directory by every rule takes longer than to find a name
@@ -60,7 +68,7 @@ impl Object {
 impl Deref for Object {
     type Target = [u8];
     fn deref(&self) -> &[u8] {
-        &self.0.bytes
+        &self.0.bytes[self.0.start..]
     }
 }
 

@@ -24,7 +24,7 @@ use crate::{
     recover,
 };
 pub use crate::{
-    fsck::{Damage, FsckOptions, FsckProgress, FsckReport},
+    fsck::{Damage, FsckOptions, FsckProgress, FsckReport, Use},
     gate::Hold,
     gc::{GcProgress, GcReport, Roots},
     kept::Listed,

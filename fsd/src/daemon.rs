@@ -121,7 +121,8 @@ pub fn run(config: &Config) -> Result<(), DaemonError> {
     Ok(())
 }
 
-fn open_engine(state: &StateDir, accept_loss: bool) -> Result<Arc<Engine>, DaemonError> {
+/// Opens what is in a state that is this process's.
+pub(crate) fn open_engine(state: &StateDir, accept_loss: bool) -> Result<Arc<Engine>, DaemonError> {
     let disk = SysDisk::open(state.path()).map_err(cas::Error::io(state.path()))?;
     let disk: Arc<dyn Disk> = Arc::new(disk);
     let store = Store::open(Arc::clone(&disk))?;

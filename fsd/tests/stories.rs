@@ -390,3 +390,24 @@ fn an_access_list_and_the_permission_bits_are_one_thing() {
     session.remove_xattr(ino, LIST).expect("every inode has a list, if only in its bits");
     assert_eq!(session.stat(ino).unwrap().attrs.mode, 0o610);
 }
+
+/// The kernel knows an inode by its place in a directory that a seal wrote anew; gc removed the old object, and the inode,
+/// which nobody had touched, could not be found any more.
+#[test]
+fn what_the_kernel_knows_is_found_after_a_seal_and_a_gc() {
+    let mut target = start();
+    let sub = target.lookup(0, ROOT, b"sub").unwrap().ino;
+    let wide = target.lookup(0, ROOT, b"wide").unwrap().ino;
+    target.make(0, ROOT, b"first", file()).unwrap();
+    target.make(0, wide, b"first", file()).unwrap();
+    target.seal(0, &mut |_| {}).unwrap();
+    // In the present base, which no snapshot keeps.
+    let known: Vec<u64> =
+        [b"f007", b"f300"].iter().map(|name| target.lookup(0, wide, *name).unwrap().ino).collect();
+    target.make(0, wide, b"second", file()).unwrap();
+    target.seal(0, &mut |_| {}).unwrap();
+    target.gc().unwrap();
+    for ino in known.into_iter().chain([sub, wide]) {
+        assert_eq!(target.stat(0, ino).unwrap().ino, ino);
+    }
+}

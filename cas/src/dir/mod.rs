@@ -71,6 +71,11 @@ impl Totals {
 pub struct DirName(Arc<Digest>);
 
 impl DirName {
+    /// The digest of the dir object.
+    pub fn digest(&self) -> Digest {
+        *self.0
+    }
+
     /// Opens the directory: out of memory if it was in use lately, else as [`Dir::open`] does.
     pub fn open(&self, store: &Store) -> Result<Dir> {
         Dir::read(store, self.clone())

@@ -90,7 +90,7 @@ fn no_roots() -> Result<Roots> {
 }
 
 fn check(store: &Store) -> FsckReport {
-    store.fsck(FsckOptions::default(), &mut |_| {}).unwrap()
+    store.fsck(FsckOptions::default(), &[], &mut |_| {}).unwrap()
 }
 
 #[test]
@@ -261,7 +261,7 @@ fn fsck_names_damage_and_who_uses_it_and_a_new_copy_heals() {
     let mut paths = damage.paths.clone();
     paths.sort();
     assert_eq!(paths, want);
-    assert!(store.fsck(FsckOptions { repair: true }, &mut |_| {}).unwrap().repaired);
+    assert!(store.fsck(FsckOptions { repair: true }, &[], &mut |_| {}).unwrap().repaired);
     assert!(matches!(store.object(ObjectKind::Chunk, victim), Err(Error::Missing(_))));
     tree(&store, 0..30).unwrap();
     assert_tree(&store, ids[1], 10..40);
@@ -283,7 +283,7 @@ fn fsck_finds_an_index_that_is_wrong_and_makes_it_right() {
     store.index().commit(&Change { moved, ..Default::default() }).unwrap();
     let report = check(&store);
     assert_eq!(report.index_errors, 2);
-    let report = store.fsck(FsckOptions { repair: true }, &mut |_| {}).unwrap();
+    let report = store.fsck(FsckOptions { repair: true }, &[], &mut |_| {}).unwrap();
     assert!(report.repaired);
     assert_tree(&store, id, 0..30);
     assert!(check(&store).is_clean());

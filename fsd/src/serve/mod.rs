@@ -9,6 +9,7 @@ mod convert;
 mod diff;
 mod discard;
 mod doctor;
+mod findings;
 mod fork;
 mod grpc;
 mod health;
@@ -27,6 +28,7 @@ use std::{path::PathBuf, sync::Arc};
 
 use parking_lot::Mutex;
 
+pub use findings::findings;
 pub use server::Server;
 pub use socket::{SocketError, listen};
 

@@ -4,7 +4,7 @@
 //! taken around all of them by what puts objects there that nothing refers to yet (an import, a seal).
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fmt,
     sync::{
         Arc,
@@ -27,7 +27,7 @@ use super::{
     log::Purpose,
     record::{Meta, Record, anchor},
     recover::Recovery,
-    replay::Replay,
+    replay::{Met, Replay},
     seal::{SealProgress, Sealed},
     segment::Pool,
     state::{Effect, State},
@@ -86,8 +86,14 @@ impl Engine {
         let Parts { disk, store, clock, entropy, boot, accept_loss, limits } = parts;
         let pool = Pool::open(Arc::clone(&disk), limits)?;
         let mut recovery = Recovery::new(Arc::clone(&pool));
-        let replay = Replay::open(Arc::clone(&disk), boot, accept_loss)?;
-        replay.each(|position, body| recovery.replay(position, body))?;
+        let replay = Replay::open(Arc::clone(&disk), boot, accept_loss, &pool)?;
+        replay.each(|met| match met {
+            Met::Record(position, body) => recovery.replay(position, body),
+            Met::Interruption => {
+                recovery.interrupted();
+                Ok(())
+            }
+        })?;
         let recovered = recovery.finish()?;
         let set_aside = replay.is_damaged();
         // Bytes, then the records that name them, then what no record needs any more.
@@ -104,12 +110,27 @@ impl Engine {
             .into_iter()
             .map(|r| (r.meta.id, Arc::new(Session::new(Arc::clone(&shared), r.meta, r.state, r.anchor))))
             .collect();
-        Ok(Engine { shared, entropy, empty, sessions: RwLock::new(sessions), naming: Mutex::new(()) })
+        let engine =
+            Engine { shared, entropy, empty, sessions: RwLock::new(sessions), naming: Mutex::new(()) };
+        if set_aside {
+            // The place of the cut is seen once, now. What it means for sums has to be in the log.
+            engine.sessions().iter().try_for_each(|session| session.write_anchor())?;
+            let log = &engine.shared.durability.log;
+            let first = log.start();
+            log.append(Purpose::Shrink, |out| Record::Trim(first).encode(out))?;
+            engine.shared.durability.sync()?;
+        }
+        Ok(engine)
     }
 
     /// The store.
     pub fn store(&self) -> &Store {
         &self.shared.store
+    }
+
+    /// The tree of sessions that begin with nothing.
+    pub(super) fn empty(&self) -> SnapshotId {
+        self.empty
     }
 
     /// The disk under the state.
@@ -300,8 +321,10 @@ impl Engine {
     fn gc_roots(&self) -> Roots {
         let mut roots = Roots::default();
         roots.snapshots.push(self.empty);
+        let mut remembered = HashSet::new();
         for session in self.sessions() {
             let state = session.peek();
+            remembered.extend(session.known.dirs());
             roots.snapshots.extend([state.base, session.meta.origin]);
             for inode in state.inodes.values() {
                 match &inode.body {
@@ -314,6 +337,7 @@ impl Engine {
                 }
             }
         }
+        roots.dir_objects = remembered.into_iter().collect();
         roots
     }
 

@@ -5,10 +5,10 @@
 //!
 //! Locks: taken inside the session's state lock, never around it, and one shard at a time.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use cas::{
-    Store,
+    Digest, Store,
     dir::{Dir, DirName},
 };
 use parking_lot::Mutex;
@@ -107,6 +107,18 @@ impl KnownInodes {
     /// The holder is gone.
     pub fn clear(&self) {
         self.shards.iter().for_each(|shard| *shard.lock() = HashMap::new());
+    }
+
+    /// Every directory that is remembered here: those of bases that a seal replaced are nowhere else.
+    pub fn dirs(&self) -> HashSet<Digest> {
+        let mut dirs = HashSet::new();
+        for shard in &self.shards {
+            for known in shard.lock().values() {
+                let place = known.place.as_ref().map(|(dir, _)| dir);
+                dirs.extend(place.into_iter().chain(&known.own).map(DirName::digest));
+            }
+        }
+        dirs
     }
 
     /// How many inodes are known.

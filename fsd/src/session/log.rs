@@ -21,11 +21,12 @@ use parking_lot::Mutex;
 
 use super::{
     Boot, Error, Limits, Result,
-    log_file::{DIR, FILE_HEADER, FileHeader, RECORD_HEADER, path_of, seal_record},
-    record::RECORD_BYTES_MAX,
+    log_file::{DIR, FILE_HEADER, FileHeader, LogFile, RECORD_HEADER, path_of, seal_record},
+    record::{RECORD_BYTES_MAX, Record},
 };
 
-const RESERVE: &str = "log/reserve";
+/// A log file held back for a full disk.
+pub(super) const RESERVE: &str = "log/reserve";
 /// A file that a start is making.
 const NEW: &str = "log/new";
 
@@ -242,21 +243,133 @@ impl Log {
     }
 
     /// Removes files that lie wholly before `position`, the oldest first and each for good: power loss must not leave a gap.
+    /// The log says so before they go, so that a file that somebody else removes is missed.
     pub fn trim(&self, position: u64) -> Result<()> {
+        let first = {
+            let tail = self.tail.lock();
+            let kept = tail.starts.iter().rposition(|start| *start <= position).unwrap_or(0);
+            if kept == 0 {
+                return Ok(());
+            }
+            tail.starts[kept]
+        };
+        self.append(Purpose::Shrink, |out| Record::Trim(first).encode(out))?;
+        self.sync(self.synced())?;
         let mut tail = self.tail.lock();
         while tail.starts.len() > 1 && tail.starts[1] <= position {
             let path = path_of(tail.starts[0]);
-            let removed = self.disk.remove(&path).and_then(|()| self.disk.sync_dir(DIR));
+            let removed = match self.disk.remove(&path) {
+                // Somebody was faster.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+                other => other,
+            };
+            let removed = removed.and_then(|()| self.disk.sync_dir(DIR));
             removed.map_err(Error::io(self.disk.display(&path)))?;
             tail.starts.pop_front();
         }
         Ok(())
     }
 
+    /// Reads every file again, up to the last record that was there when this was called. Gives how many bytes that were, and
+    /// of each damaged file the first place where no record can be read.
+    pub fn check(&self) -> Result<(u64, Vec<DamagedFile>)> {
+        let (starts, end) = {
+            let tail = self.tail.lock();
+            (tail.starts.clone(), self.position())
+        };
+        let (mut bytes, mut damaged) = (0, Vec::new());
+        for (i, &start) in starts.iter().enumerate() {
+            let end = starts.get(i + 1).copied().unwrap_or(end);
+            let broken = match LogFile::read(&*self.disk, start) {
+                Ok(file) => file.break_before(end),
+                // Trimmed in the meantime.
+                Err(_) if start < self.start() => continue,
+                Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Some(start),
+                Err(Error::Io { source, .. }) if source.raw_os_error() == Some(libc::EIO) => Some(start),
+                Err(Error::Newer { .. }) => Some(start),
+                Err(error) => return Err(error),
+            };
+            bytes += end - start;
+            if let Some(position) = broken {
+                let offset = FILE_HEADER as u64 + position - start;
+                damaged.push(DamagedFile {
+                    start,
+                    path: self.disk.display(&path_of(start)),
+                    offset,
+                    position,
+                });
+            }
+        }
+        Ok((bytes, damaged))
+    }
+
+    /// Copies damaged files to `.lost`, as far as they can be read; gives where.
+    pub fn set_aside(&self, damaged: &[DamagedFile]) -> Result<Vec<std::path::PathBuf>> {
+        let mut aside = Vec::new();
+        for file in damaged {
+            if copy_aside(&*self.disk, file.start)? {
+                aside.push(self.disk.display(&lost_path_of(file.start)));
+            }
+        }
+        Ok(aside)
+    }
+
+    /// Goes on in a new file.
+    pub fn begin_file(&self) -> Result<()> {
+        let mut tail = self.tail.lock();
+        if tail.starts.back() == Some(&self.position()) {
+            // Two files cannot have one position, and the present one may be damaged although it is empty.
+            self.write_frame(&mut tail, &mut [0; RECORD_HEADER], self.synced())?;
+        }
+        self.rotate(&mut tail, self.position())
+    }
+
     /// The first position that is still there.
     pub fn start(&self) -> u64 {
         *self.tail.lock().starts.front().expect("there is always a current file")
     }
+}
+
+/// A log file in which not every record can be read.
+#[derive(Clone, Debug)]
+pub struct DamagedFile {
+    start: u64,
+    /// The file.
+    pub path: std::path::PathBuf,
+    /// The first byte in it that is no record.
+    pub offset: u64,
+    /// The same as a position.
+    pub position: u64,
+}
+
+/// Where a damaged log file is kept for whoever wants to look; no replay reads it.
+pub(super) fn lost_path_of(start: u64) -> String {
+    format!("{}.lost", path_of(start))
+}
+
+/// Copies a log file to where it is kept; false if there is none.
+pub(super) fn copy_aside(disk: &dyn Disk, start: u64) -> Result<bool> {
+    let (path, lost) = (path_of(start), lost_path_of(start));
+    let fail = || Error::io(disk.display(&path));
+    let file = match disk.open(&path, Open::Read) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        other => other.map_err(fail())?,
+    };
+    let mut bytes = vec![0; file.len().map_err(fail())? as usize];
+    let mut read = 0;
+    for block in bytes.chunks_mut(4096) {
+        let at = read;
+        read += block.len();
+        match file.read_at(block, at as u64) {
+            // A sector that cannot be read stays zeros.
+            Err(error) if error.raw_os_error() != Some(libc::EIO) => return Err(fail()(error)),
+            _ => {}
+        }
+    }
+    let _ = disk.remove(&lost);
+    let copy = disk.open(&lost, Open::Create).map_err(fail())?;
+    copy.write_at(&bytes, 0).and_then(|()| copy.sync()).and_then(|()| disk.sync_dir(DIR)).map_err(fail())?;
+    Ok(true)
 }
 
 fn create(disk: &dyn Disk, path: &str, header: &FileHeader, len: u64) -> Result<Arc<dyn DiskFile>> {

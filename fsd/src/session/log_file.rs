@@ -161,6 +161,35 @@ impl LogFile {
         (check == check_of(whole)).then(|| Frame { body: &whole[RECORD_HEADER..], synced })
     }
 
+    /// Hands the body of every intact record behind `position` to `visit`, whatever lies between them.
+    pub fn each_behind(&self, position: u64, visit: &mut dyn FnMut(&[u8])) {
+        let mut at = self.offset_of(position.max(self.start)).unwrap_or(usize::MAX);
+        while at.saturating_add(RECORD_HEADER) <= self.bytes.len() {
+            let expected = self.start + (at - FILE_HEADER) as u64;
+            let own = self.bytes[at + 8..at + 16] == expected.to_le_bytes();
+            match own.then(|| self.frame(expected)).flatten() {
+                Some(frame) => {
+                    visit(frame.body);
+                    at += frame.len();
+                }
+                None => at += 1,
+            }
+        }
+    }
+
+    /// The first position before `end` where no intact record stands; None if all are there. Without a header it is the
+    /// first of the file.
+    pub fn break_before(&self, end: u64) -> Option<u64> {
+        let mut position = self.start;
+        while self.header.is_some() && position < end {
+            match self.frame(position) {
+                Some(frame) => position += frame.len() as u64,
+                None => return Some(position),
+            }
+        }
+        (position < end || self.header.is_none()).then_some(position)
+    }
+
     /// Whether anything intact in this file says that all before a point behind `position` had been synced. Looks at
     /// every offset, because the length of what is damaged is not known; a record holds its own position, so nothing else
     /// looks like one. Marks say nothing of the kind: they are written before the sync that they belong to.
