@@ -141,7 +141,7 @@ fn look(store: &Store, object: &Object<'_>) {
 /// Everything that walks the whole store.
 fn check(store: &Store) {
     let _ = (store.stats(), store.list());
-    let _ = store.fsck(FsckOptions { repair: false }, &mut |_| {});
-    let _ = store.fsck(FsckOptions { repair: true }, &mut |_| {});
+    let _ = store.fsck(FsckOptions { repair: false }, &[], &mut |_| {});
+    let _ = store.fsck(FsckOptions { repair: true }, &[], &mut |_| {});
     let _ = store.gc(|| Ok(Roots::default()), true, &mut |_| {});
 }

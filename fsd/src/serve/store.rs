@@ -12,7 +12,6 @@ use super::{
     findings::findings,
     progress::Pace,
     request::{host_path, label},
-    status::of_store,
     stream::Sink,
 };
 use crate::{host::disk_bytes, session::CheckProgress};

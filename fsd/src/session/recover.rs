@@ -6,6 +6,7 @@ use super::{
     Error, Result, SessionId,
     extent::Data,
     inode::Body,
+    invariants,
     record::{Meta, Record},
     segment::Pool,
     state::{Effect, State},
@@ -148,7 +149,7 @@ impl Recovery {
         let mut used: HashMap<u64, u64> = HashMap::new();
         for session in self.sessions.values_mut() {
             session.state.drop_orphans();
-            check(&session.state).map_err(|reason| Error::Damaged {
+            invariants::check(&session.state).map_err(|reason| Error::Damaged {
                 path: "log".into(),
                 position: session.anchor,
                 reason: format!("what it says of {} cannot be: {reason}", session.meta.id),
