@@ -3,7 +3,11 @@
 use std::{
     fs::{self, File},
     future::Future,
-    os::unix::{ffi::OsStrExt, fs::PermissionsExt},
+    os::unix::{
+        ffi::OsStrExt,
+        fs::{PermissionsExt, chown},
+        process::CommandExt,
+    },
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::mpsc,
@@ -18,8 +22,8 @@ use nix::{
 };
 use proto::v1::{
     CreateRequest, DiffKind, DiffRequest, DiscardRequest, ForkRequest, ImportRequest, ListDirRequest,
-    MountRequest, ReadFileRequest, SealRequest, SessionInfo, ShowRequest, UnmountRequest,
-    aether_client::AetherClient, import_event, seal_event, show_reply, unmount_request,
+    MountRequest, ReadFileRequest, SealRequest, SessionInfo, ShowRequest, StatsReply, StatsRequest,
+    UnmountRequest, aether_client::AetherClient, import_event, seal_event, show_reply, unmount_request,
 };
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -41,11 +45,22 @@ pub(crate) struct Daemon {
     /// Ends the watch over the current process when it is dropped.
     _watch: mpsc::Sender<()>,
     dir: TempDir,
+    /// Whom it runs as, if not as this process.
+    user: Option<u32>,
 }
 
 impl Daemon {
     /// Starts one, or says that there is no FUSE here.
     pub(crate) fn start() -> Option<Daemon> {
+        Daemon::start_for(None)
+    }
+
+    /// Starts one as another user, whom its directory belongs to. Only root can.
+    pub(crate) fn start_as(user: u32) -> Option<Daemon> {
+        Daemon::start_for(Some(user))
+    }
+
+    fn start_for(user: Option<u32>) -> Option<Daemon> {
         if !Path::new("/dev/fuse").exists() {
             eprintln!("no /dev/fuse: nothing is tested here");
             return None;
@@ -53,8 +68,12 @@ impl Daemon {
         // Directly in /tmp: a socket's path has at most 107 bytes.
         let dir = tempfile::Builder::new().prefix("aether").tempdir_in("/tmp").expect("a directory in /tmp");
         let runtime = Runtime::new().expect("a runtime");
-        let (child, client, watch) = spawn(dir.path(), &runtime);
-        Some(Daemon { child, runtime, client, _watch: watch, dir })
+        if user.is_some() {
+            chown(dir.path(), user, user).expect("chown");
+            fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("chmod");
+        }
+        let (child, client, watch) = spawn(dir.path(), user, &runtime);
+        Some(Daemon { child, runtime, client, _watch: watch, dir, user })
     }
 
     /// A path of this test's own.
@@ -66,6 +85,7 @@ impl Daemon {
     pub(crate) fn new_dir(&self, name: &str) -> PathBuf {
         let path = self.path(name);
         fs::create_dir(&path).expect("a new directory");
+        chown(&path, self.user, self.user).expect("chown");
         path
     }
 
@@ -87,7 +107,7 @@ impl Daemon {
 
     /// Starts again on the same state, after [`Daemon::kill`] or [`Daemon::terminate`].
     pub(crate) fn restart(&mut self) {
-        let (child, client, watch) = spawn(self.dir.path(), &self.runtime);
+        let (child, client, watch) = spawn(self.dir.path(), self.user, &self.runtime);
         (self.child, self.client, self._watch) = (child, client, watch);
     }
 
@@ -254,6 +274,11 @@ impl Daemon {
         })
     }
 
+    /// How the daemon is: its log, and how many requests it got.
+    pub(crate) fn stats(&self) -> StatsReply {
+        self.ask(async |mut client| client.stats(StatsRequest {}).await).expect("stats").into_inner()
+    }
+
     /// What differs, by path.
     pub(crate) fn diff(&self, a: &str, b: &str) -> Answer<Vec<(DiffKind, String)>> {
         let request = DiffRequest { a: a.into(), b: b.into(), ..Default::default() };
@@ -289,10 +314,18 @@ impl Drop for Daemon {
     }
 }
 
-fn spawn(dir: &Path, runtime: &Runtime) -> (Child, Client, mpsc::Sender<()>) {
+fn spawn(dir: &Path, user: Option<u32>, runtime: &Runtime) -> (Child, Client, mpsc::Sender<()>) {
     let socket = dir.join("s");
     let log = File::options().create(true).append(true).open(dir.join("log")).expect("a log file");
-    let child = Command::new(env!("CARGO_BIN_EXE_aetherfsd"))
+    let mut command = Command::new(env!("CARGO_BIN_EXE_aetherfsd"));
+    if let Some(user) = user {
+        // Neither the build nor this process's home need be within that user's reach.
+        let copy = dir.join("aetherfsd");
+        fs::copy(env!("CARGO_BIN_EXE_aetherfsd"), &copy).expect("a copy of the daemon");
+        command = Command::new(copy);
+        command.uid(user).gid(user).env("HOME", dir).env_remove("XDG_CONFIG_HOME");
+    }
+    let child = command
         .arg("--state")
         .arg(dir.join("state"))
         .arg("--socket")
@@ -310,7 +343,7 @@ fn connect(dir: &Path, socket: &Path, runtime: &Runtime) -> Client {
     let address = format!("unix://{}", socket.display());
     for _ in 0..START_TRIES {
         if let Ok(mut client) = runtime.block_on(AetherClient::connect(address.clone()))
-            && runtime.block_on(client.stats(proto::v1::StatsRequest {})).is_ok()
+            && runtime.block_on(client.stats(StatsRequest {})).is_ok()
         {
             return client;
         }

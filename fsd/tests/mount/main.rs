@@ -2,18 +2,29 @@
 //!
 //! Each test has a daemon, a state and a socket of its own. Without /dev/fuse the tests say so and pass.
 
+mod attributes;
 mod crash;
 mod daemon;
 mod differential;
+mod diffs;
 mod directories;
 mod files;
 mod forks;
 mod import;
+mod kinds;
 mod listing;
+mod locks;
 mod mounting;
+mod names;
+mod open_flags;
 mod random;
 mod sample;
 mod seal;
 mod shared_maps;
+mod sizes;
+mod snapshots;
+mod strangers;
+mod syncing;
+mod times;
 mod unnamed;
 mod users;
