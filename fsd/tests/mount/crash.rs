@@ -106,6 +106,27 @@ fn everything_is_there_after_a_crash_and_after_a_clean_stop() {
 }
 
 #[test]
+fn a_dead_mount_answers_enotconn_until_the_next_start() {
+    let Some(mut daemon) = Daemon::start() else { return };
+    let (session, dir) = daemon.mounted("", "mnt");
+    fs::write(dir.join("file"), b"kept").expect("write");
+    let mut held = File::options().append(true).open(dir.join("file")).expect("open");
+    daemon.kill();
+    let dead =
+        |result: std::io::Result<()>| result.is_err_and(|error| error.raw_os_error() == Some(libc::ENOTCONN));
+    assert!(dead(fs::write(dir.join("new"), b"")));
+    assert!(dead(fs::metadata(&dir).map(drop)));
+    assert!(dead(fs::remove_file(dir.join("file"))));
+    assert!(held.write_all(b"lost").is_err(), "what was open before is no better");
+    assert_eq!(daemon.mounts(), std::slice::from_ref(&dir));
+    daemon.restart();
+    assert!(daemon.mounts().is_empty());
+    assert_eq!(fs::read_dir(&dir).expect("the bare directory").count(), 0);
+    daemon.mount(&session, &dir).expect("mount");
+    assert_eq!(fs::read(dir.join("file")).expect("read"), b"kept");
+}
+
+#[test]
 fn sigterm_detaches_a_busy_mount() {
     let Some(mut daemon) = Daemon::start() else { return };
     let (session, dir) = daemon.mounted("", "mnt");

@@ -3,7 +3,11 @@
 use std::{
     fs::{self, File},
     future::Future,
-    os::unix::{ffi::OsStrExt, fs::PermissionsExt},
+    os::unix::{
+        ffi::OsStrExt,
+        fs::{PermissionsExt, chown},
+        process::CommandExt,
+    },
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::mpsc,
@@ -43,16 +47,27 @@ pub(crate) struct Daemon {
     _watch: mpsc::Sender<()>,
     umask: &'static str,
     dir: TempDir,
+    /// Whom it runs as, if not as this process.
+    user: Option<u32>,
 }
 
 impl Daemon {
     /// Starts one, or says that there is no FUSE here.
     pub(crate) fn start() -> Option<Daemon> {
-        Daemon::start_with_umask("022")
+        Daemon::start_for(None, "022")
     }
 
     /// The same, from a shell with another umask.
     pub(crate) fn start_with_umask(umask: &'static str) -> Option<Daemon> {
+        Daemon::start_for(None, umask)
+    }
+
+    /// Starts one as another user, whom its directory belongs to. Only root can.
+    pub(crate) fn start_as(user: u32) -> Option<Daemon> {
+        Daemon::start_for(Some(user), "022")
+    }
+
+    fn start_for(user: Option<u32>, umask: &'static str) -> Option<Daemon> {
         if !Path::new("/dev/fuse").exists() {
             eprintln!("no /dev/fuse: nothing is tested here");
             return None;
@@ -60,8 +75,12 @@ impl Daemon {
         // Directly in /tmp: a socket's path has at most 107 bytes.
         let dir = tempfile::Builder::new().prefix("aether").tempdir_in("/tmp").expect("a directory in /tmp");
         let runtime = Runtime::new().expect("a runtime");
-        let (child, client, watch) = spawn(dir.path(), &runtime, umask);
-        Some(Daemon { child, runtime, client, _watch: watch, umask, dir })
+        if user.is_some() {
+            chown(dir.path(), user, user).expect("chown");
+            fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("chmod");
+        }
+        let (child, client, watch) = spawn(dir.path(), user, umask, &runtime);
+        Some(Daemon { child, runtime, client, _watch: watch, umask, dir, user })
     }
 
     /// A path of this test's own.
@@ -73,6 +92,7 @@ impl Daemon {
     pub(crate) fn new_dir(&self, name: &str) -> PathBuf {
         let path = self.path(name);
         fs::create_dir(&path).expect("a new directory");
+        chown(&path, self.user, self.user).expect("chown");
         path
     }
 
@@ -99,7 +119,7 @@ impl Daemon {
 
     /// Starts again on the same state, after [`Daemon::kill`] or [`Daemon::terminate`].
     pub(crate) fn restart(&mut self) {
-        let (child, client, watch) = spawn(self.dir.path(), &self.runtime, self.umask);
+        let (child, client, watch) = spawn(self.dir.path(), self.user, self.umask, &self.runtime);
         (self.child, self.client, self._watch) = (child, client, watch);
     }
 
@@ -283,6 +303,11 @@ impl Daemon {
         })
     }
 
+    /// How the daemon is: its log, and how many requests it got.
+    pub(crate) fn stats(&self) -> StatsReply {
+        self.ask(async |mut client| client.stats(StatsRequest {}).await).expect("stats").into_inner()
+    }
+
     /// What differs, by path.
     pub(crate) fn diff(&self, a: &str, b: &str) -> Answer<Vec<(DiffKind, String)>> {
         let request = DiffRequest { a: a.into(), b: b.into(), ..Default::default() };
@@ -318,11 +343,25 @@ impl Drop for Daemon {
     }
 }
 
-fn spawn(dir: &Path, runtime: &Runtime, umask: &str) -> (Child, Client, mpsc::Sender<()>) {
+fn spawn(
+    dir: &Path,
+    user: Option<u32>,
+    umask: &str,
+    runtime: &Runtime,
+) -> (Child, Client, mpsc::Sender<()>) {
     let socket = dir.join("s");
     let log = File::options().create(true).append(true).open(dir.join("log")).expect("a log file");
-    let child = Command::new("sh")
-        .args(["-c", "umask $0 && exec \"$@\"", umask, env!("CARGO_BIN_EXE_aetherfsd")])
+    let mut command = Command::new("sh");
+    command.args(["-c", "umask $0 && exec \"$@\"", umask]);
+    if let Some(user) = user {
+        // Neither the build nor this process's home need be within that user's reach.
+        let copy = dir.join("aetherfsd");
+        fs::copy(env!("CARGO_BIN_EXE_aetherfsd"), &copy).expect("a copy of the daemon");
+        command.arg(copy).uid(user).gid(user).env("HOME", dir).env_remove("XDG_CONFIG_HOME");
+    } else {
+        command.arg(env!("CARGO_BIN_EXE_aetherfsd"));
+    }
+    let child = command
         .arg("--state")
         .arg(dir.join("state"))
         .arg("--socket")

@@ -10,7 +10,7 @@ use std::{
 
 use crate::daemon::Daemon;
 
-const WIDE: usize = 20_000;
+const WIDE: usize = 100_000;
 
 #[test]
 fn a_wide_directory_is_listed_while_it_changes() {

@@ -85,6 +85,24 @@ fn processes_see_each_others_writes_at_once() {
 }
 
 #[test]
+fn what_has_returned_is_seen_without_the_mount() {
+    let Some(daemon) = Daemon::start() else { return };
+    let (session, dir) = daemon.mounted("", "mnt");
+    let path = dir.join("file");
+    for n in 0..100 {
+        fs::write(&path, format!("round {n}")).expect("write");
+        assert_eq!(daemon.read(&session, "file").expect("cat"), format!("round {n}").as_bytes());
+        fs::rename(&path, dir.join(n.to_string())).expect("rename");
+        let mut expected: Vec<_> = (0..=n).map(|n| n.to_string()).collect();
+        expected.sort();
+        let listed = daemon.names(&session, "").expect("ls");
+        assert!(listed.iter().eq(expected.iter().map(|name| name.as_bytes())), "{listed:?}");
+        let differences = daemon.diff(&session, "").expect("diff");
+        assert!(differences.into_iter().map(|(_, path)| path).eq(expected));
+    }
+}
+
+#[test]
 fn appends_of_many_threads_do_not_overwrite_each_other() {
     let Some(daemon) = Daemon::start() else { return };
     let (_, dir) = daemon.mounted("", "mnt");

@@ -1,6 +1,9 @@
 //! What is imported is what is mounted.
 
-use std::{fs, os::unix::fs::MetadataExt};
+use std::{
+    fs,
+    os::unix::fs::{MetadataExt, symlink},
+};
 
 use crate::{
     daemon::Daemon,
@@ -38,6 +41,32 @@ fn inode_numbers_stay_over_mounts_and_forks() {
     }
     let device = |root: &std::path::Path| fs::metadata(root).expect("stat").dev();
     assert_ne!(device(&first), device(&fork), "each mount has a device number of its own");
+}
+
+#[test]
+fn an_import_goes_into_mounts_and_not_along_links() {
+    let Some(daemon) = Daemon::start() else { return };
+    let tree = daemon.new_dir("tree");
+    let elsewhere = daemon.new_dir("elsewhere");
+    fs::write(elsewhere.join("not-imported"), b"").expect("write");
+    symlink(&elsewhere, tree.join("link")).expect("symlink");
+    // Another file system below the source: a session of another daemon.
+    let Some(mut other) = Daemon::start() else { return };
+    let session = other.create("").expect("create");
+    fs::create_dir(tree.join("below")).expect("mkdir");
+    other.mount(&session, &tree.join("below")).expect("mount");
+    fs::write(tree.join("below/there"), b"on another file system").expect("write");
+    let snapshot = daemon.import(&tree).expect("import");
+    assert_eq!(daemon.names(&snapshot, "").expect("ls"), [&b"below"[..], b"link"]);
+    assert_eq!(daemon.read(&snapshot, "below/there").expect("cat"), b"on another file system");
+    let (_, dir) = daemon.mounted(&snapshot, "mnt");
+    assert_eq!(fs::read_link(dir.join("link")).expect("readlink"), elsewhere);
+    // That file system dies: what cannot be read is not left out.
+    other.kill();
+    let failed = daemon.import(&tree).expect_err("the mount below is dead");
+    assert!(failed.message().contains("below"), "{failed:?}");
+    other.restart();
+    daemon.import(&tree).expect("the bare directory can be read");
 }
 
 #[test]

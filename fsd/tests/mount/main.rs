@@ -2,22 +2,33 @@
 //!
 //! Each test has a daemon, a state and a socket of its own. Without /dev/fuse the tests say so and pass.
 
+mod attributes;
 mod crash;
 mod daemon;
 mod differential;
+mod diffs;
 mod directories;
 mod files;
 mod forks;
 mod import;
+mod kinds;
 mod life;
 mod life_many;
 mod life_together;
 mod listing;
+mod locks;
 mod mounting;
+mod names;
+mod open_flags;
 mod private;
 mod random;
 mod sample;
 mod seal;
 mod shared_maps;
+mod sizes;
+mod snapshots;
+mod strangers;
+mod syncing;
+mod times;
 mod unnamed;
 mod users;

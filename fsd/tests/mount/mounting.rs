@@ -3,7 +3,9 @@
 use std::{
     fs::{self, File},
     io::ErrorKind,
+    os::unix::fs::{PermissionsExt, chown, symlink},
     path::Path,
+    time::SystemTime,
 };
 
 use tonic::{Code, Status};
@@ -84,19 +86,30 @@ fn a_mount_that_others_took_away_can_be_made_again() {
 fn a_read_only_mount_refuses_changes() {
     let Some(daemon) = Daemon::start() else { return };
     let (session, dir) = daemon.mounted("", "mnt");
-    fs::write(dir.join("file"), b"content").expect("write");
+    let file = dir.join("file");
+    fs::write(&file, b"content").expect("write");
     daemon.unmount_unused(&dir);
     daemon.mount_read_only(&session, &dir).expect("mount");
-    assert_eq!(fs::read(dir.join("file")).expect("read"), b"content");
+    assert_eq!(fs::read(&file).expect("read"), b"content");
     let refused = [
-        fs::write(dir.join("file"), b"no"),
-        fs::remove_file(dir.join("file")),
+        fs::write(&file, b"no"),
+        fs::remove_file(&file),
         fs::create_dir(dir.join("no")),
+        fs::rename(&file, dir.join("no")),
+        fs::hard_link(&file, dir.join("no")),
+        symlink("no", dir.join("no")),
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o777)),
+        chown(&file, Some(1), Some(1)),
+        xattr::set(&file, "user.no", b""),
+        File::open(&file).expect("open").set_modified(SystemTime::UNIX_EPOCH),
     ];
     assert!(
         refused.iter().all(|r| r.as_ref().is_err_and(|e| e.kind() == ErrorKind::ReadOnlyFilesystem)),
         "{refused:?}"
     );
+    daemon.unmount_unused(&dir);
+    daemon.mount(&session, &dir).expect("mount");
+    assert_eq!(daemon.names(&session, "").expect("ls"), [b"file"]);
 }
 
 #[test]

@@ -10,11 +10,13 @@ use std::{
 
 use crate::daemon::Daemon;
 
-/// Maps a file, then obeys: `s` stores an X at each page and syncs, `r` tells the first byte of the second page.
+/// Maps a file, then obeys: `s` stores an X at each page and syncs the map, `f` stores a Y and syncs the file, `u` stores a Z
+/// and syncs nothing, `r` tells the first byte of the second page.
 const PROGRAM: &str = r#"
 #include <fcntl.h>
 #include <stdio.h>
 #include <sys/mman.h>
+#include <unistd.h>
 int main(int argc, char **argv) {
     int fd = open(argv[1], O_RDWR);
     char *map = mmap(0, 65536, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
@@ -24,6 +26,10 @@ int main(int argc, char **argv) {
             for (int at = 0; at < 65536; at += 4096) map[at] = 'X';
             if (msync(map, 65536, MS_SYNC)) return 2;
             puts("synced");
+        } else if (order == 'f' || order == 'u') {
+            for (int at = 0; at < 65536; at += 4096) map[at] = order == 'f' ? 'Y' : 'Z';
+            if (order == 'f' && fsync(fd)) return 3;
+            puts("stored");
         } else if (order == 'r') {
             putchar(map[4096]);
             putchar('\n');
@@ -61,10 +67,19 @@ fn a_shared_map_and_the_file_are_one() {
     assert_eq!(ask(b"r"), ".");
     assert_eq!(ask(b"s"), "synced");
     let after = daemon.fork(&session).expect("fork");
-    let stored = |content: Vec<u8>| content.iter().filter(|byte| **byte == b'X').count();
-    assert_eq!(stored(daemon.read(&before, "file").expect("read")), 0);
-    assert_eq!(stored(daemon.read(&after, "file").expect("read")), 16);
-    assert_eq!(stored(fs::read(dir.join("file")).expect("read")), 16);
+    let stored = |content: Vec<u8>, what| content.iter().filter(|byte| **byte == what).count();
+    assert_eq!(stored(daemon.read(&before, "file").expect("read"), b'X'), 0);
+    assert_eq!(stored(daemon.read(&after, "file").expect("read"), b'X'), 16);
+    assert_eq!(stored(fs::read(dir.join("file")).expect("read"), b'X'), 16);
+    assert_eq!(ask(b"f"), "stored");
+    let after = daemon.fork(&session).expect("fork");
+    assert_eq!(stored(daemon.read(&after, "file").expect("read"), b'Y'), 16, "fsync is as good as msync");
+    assert_eq!(ask(b"u"), "stored");
+    assert_eq!(
+        stored(fs::read(dir.join("file")).expect("read"), b'Z'),
+        16,
+        "others on the mount see it unsynced"
+    );
 
     fs::write(dir.join("other"), b"").expect("write");
     let file = fs::File::options().write(true).open(dir.join("file")).expect("open");

@@ -1,0 +1,71 @@
+//! Extended attributes: their namespaces, their bounds, and that they stay.
+
+use std::{collections::BTreeMap, fs, os::unix::fs::symlink, path::Path};
+
+use nix::unistd::geteuid;
+
+use crate::daemon::Daemon;
+
+/// Those of a file, but for what a security module adds by itself.
+fn attributes(path: &Path) -> BTreeMap<String, Vec<u8>> {
+    let names = xattr::list(path).expect("listxattr").map(|name| name.into_string().expect("text"));
+    names
+        .map(|name| (name.clone(), xattr::get(path, &name).expect("getxattr").expect("it is listed")))
+        .collect()
+}
+
+fn errno(result: std::io::Result<()>) -> Option<i32> {
+    result.expect_err("it should be refused").raw_os_error()
+}
+
+#[test]
+fn attributes_have_namespaces_and_bounds() {
+    let Some(daemon) = Daemon::start() else { return };
+    let (session, dir) = daemon.mounted("", "mnt");
+    let (file, link) = (dir.join("file"), dir.join("link"));
+    fs::write(&file, b"content").expect("write");
+    symlink("file", &link).expect("symlink");
+    let longest = format!("user.{}", "n".repeat(250));
+    let mut expected = BTreeMap::from([
+        ("user.plain".to_owned(), b"value".to_vec()),
+        ("user.empty".to_owned(), Vec::new()),
+        ("user.any bytes\n".to_owned(), (0..=255).collect()),
+        (longest.clone(), vec![9; 64 << 10]),
+    ]);
+    if geteuid().is_root() {
+        expected.insert("trusted.overlay.opaque".to_owned(), b"y".to_vec());
+        expected.insert("security.other".to_owned(), b"label".to_vec());
+        xattr::set(&link, "trusted.of-the-link", b"itself").expect("setxattr of a symlink");
+    }
+    for (name, value) in &expected {
+        xattr::set(&file, name, value).unwrap_or_else(|error| panic!("{name}: {error}"));
+        xattr::set(&dir, name, value).unwrap_or_else(|error| panic!("{name} of a directory: {error}"));
+    }
+    assert_eq!(errno(xattr::set(&file, "nonsense.name", b"")), Some(libc::EOPNOTSUPP));
+    assert_eq!(errno(xattr::set(&file, format!("{longest}n"), b"")), Some(libc::ERANGE));
+    assert_eq!(errno(xattr::set(&file, "user.large", &[0; (64 << 10) + 1])), Some(libc::E2BIG));
+    assert_eq!(errno(xattr::remove(&file, "user.missing")), Some(libc::ENODATA));
+    assert_eq!(xattr::get(&file, "user.missing").expect("getxattr"), None);
+    // Half a MiB in all: seven more of the largest are too many, six are not.
+    let large = |n: usize| format!("user.large{n}");
+    let set = (0..8).take_while(|n| xattr::set(&file, large(*n), &[1; 64 << 10]).is_ok()).count();
+    assert_eq!(set, 6, "with what is there already it is one short of 512 KiB");
+    assert_eq!(errno(xattr::set(&file, large(6), &[1; 64 << 10])), Some(libc::E2BIG));
+    (0..6).for_each(|n| expected.extend([(large(n), vec![1; 64 << 10])]));
+
+    let check = |dir: &Path| {
+        assert!(attributes(&dir.join("file")) == expected, "{:?}", attributes(&dir.join("file")).keys());
+        assert_eq!(attributes(dir).get("user.plain").map(Vec::as_slice), Some(&b"value"[..]));
+        if geteuid().is_root() {
+            assert_eq!(attributes(&dir.join("link")).len(), 1);
+        }
+    };
+    check(&dir);
+    check(&daemon.forked(&session, "fork").1);
+    let sealed = daemon.seal(&session).expect("seal");
+    daemon.remount(&session, &dir);
+    check(&dir);
+    check(&daemon.mounted(&sealed, "sealed").1);
+    expected.keys().for_each(|name| xattr::remove(&file, name).expect("removexattr"));
+    assert_eq!(attributes(&file), BTreeMap::new());
+}
