@@ -39,7 +39,7 @@ fn name(text: &str) -> Name {
 }
 
 fn new(kind: Kind) -> New {
-    New { kind, mode: 0o644, uid: 1, gid: 2, rdev: 0, target: None }
+    New { kind, mode: 0o644, uid: 1, gid: 2, rdev: 0, umask: 0, target: None }
 }
 
 fn noise(seed: u64, len: usize) -> Vec<u8> {

@@ -302,12 +302,6 @@ impl Daemon {
             Ok(content)
         })
     }
-
-    /// How the daemon is: its log, and how many requests it got.
-    pub(crate) fn stats(&self) -> StatsReply {
-        self.ask(async |mut client| client.stats(StatsRequest {}).await).expect("stats").into_inner()
-    }
-
     /// What differs, by path.
     pub(crate) fn diff(&self, a: &str, b: &str) -> Answer<Vec<(DiffKind, String)>> {
         let request = DiffRequest { a: a.into(), b: b.into(), ..Default::default() };
@@ -343,12 +337,7 @@ impl Drop for Daemon {
     }
 }
 
-fn spawn(
-    dir: &Path,
-    user: Option<u32>,
-    umask: &str,
-    runtime: &Runtime,
-) -> (Child, Client, mpsc::Sender<()>) {
+fn spawn(dir: &Path, user: Option<u32>, umask: &str, runtime: &Runtime) -> (Child, Client, mpsc::Sender<()>) {
     let socket = dir.join("s");
     let log = File::options().create(true).append(true).open(dir.join("log")).expect("a log file");
     let mut command = Command::new("sh");
