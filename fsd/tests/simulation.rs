@@ -56,7 +56,7 @@ fn threads() -> u64 {
 }
 
 #[test]
-#[expect(clippy::disallowed_methods, reason = "how fast it goes, for who waits for a long form")]
+#[expect(clippy::disallowed_methods, reason = "how long it took is said to a person; no test hangs on it")]
 fn seeds() {
     if setting("AETHERFS_SIMULATION_TRACE", 0) > 0 {
         tracing_subscriber::fmt().with_max_level(tracing::Level::DEBUG).with_writer(std::io::stderr).init();

@@ -330,6 +330,25 @@ fn what_a_failed_append_leaves_is_not_found_behind_a_gc() {
     assert!(failed > 2, "{failed} seals failed");
 }
 
+/// A hard-linked file was held open by a name that was removed, and a seal left it with one other name in a directory that
+/// the kernel had never asked for; writes to it failed with ESTALE.
+#[test]
+fn a_held_file_whose_last_name_nobody_looked_up_can_be_written() {
+    let mut target = start();
+    let sub = target.lookup(0, ROOT, b"sub").unwrap().ino;
+    let other = target.lookup(0, sub, b"other").unwrap().ino;
+    target.unlink(0, other, b"from deep").unwrap();
+    target.forget(0, other, 1);
+    target.forget(0, sub, 1);
+    let ino = target.lookup(0, ROOT, b"from the root").unwrap().ino;
+    target.unlink(0, ROOT, b"from the root").unwrap();
+    target.seal(0, &mut |_| {}).unwrap();
+    target.write(0, ino, 0, b"NAMES").unwrap();
+    let live = target.picture(0).unwrap();
+    assert!(live[&b"sub/deep/linked"[..]].bytes.starts_with(b"NAMES in two"));
+    model::picture::compare(&target.seal(0, &mut |_| {}).unwrap(), &live).unwrap();
+}
+
 /// A change so deep in an untouched tree that the directories above it did not fit into one record could not be made.
 #[test]
 fn a_change_thirty_thousand_directories_deep_is_recorded() {

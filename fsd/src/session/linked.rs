@@ -14,7 +14,12 @@ use std::collections::{HashMap, HashSet};
 
 use cas::{Digest, Node, Store, dir::Dir};
 
-use super::{Result, inode::Body, state::State};
+use super::{
+    Result,
+    inode::Body,
+    state::State,
+    tree::{Found, Place},
+};
 
 /// Untouched directories: number to that of the directory above and the object in the base.
 pub(super) type LinkedDirs = HashMap<u64, (u64, Digest)>;
@@ -34,6 +39,39 @@ pub(super) fn linked_dirs(store: &Store, state: &State) -> Result<LinkedDirs> {
         }
     }
     Ok(search.found)
+}
+
+/// The way from an untouched directory up to the changed one that it is reached from, itself included. Looks through the
+/// whole tree: it is for the one case in which nobody knows better. `None` if there is no such directory.
+pub(super) fn way_up(store: &Store, state: &State, dir: u64) -> Result<Option<Vec<Found>>> {
+    let mut above: HashMap<u64, (u64, Place)> = HashMap::new();
+    let mut queue = Vec::new();
+    for (&ino, inode) in state.inodes.iter().filter(|(ino, _)| !state.orphans.contains(*ino)) {
+        if let Body::Dir(Some(base)) = &inode.body {
+            queue.push((ino, base.open(store)?.clone()));
+        }
+    }
+    while let Some((at, object)) = queue.pop() {
+        let delta = state.dirs.get(&at);
+        for index in 0..object.count() {
+            let entry = object.entry(index)?;
+            let Node::Dir(digest) = entry.node else { continue };
+            let stands = delta.is_none_or(|delta| !delta.names.contains_key(entry.name));
+            if stands && !state.inodes.contains_key(&entry.ino) {
+                above.insert(entry.ino, (at, Place { dir: object.clone(), index }));
+                queue.push((entry.ino, Dir::open(store, digest)?));
+            }
+        }
+        if above.contains_key(&dir) {
+            break;
+        }
+    }
+    let (mut way, mut at) = (Vec::new(), dir);
+    while let Some((parent, place)) = above.remove(&at) {
+        way.push(Found::base(place, parent)?);
+        at = parent;
+    }
+    Ok(Some(way).filter(|way| !way.is_empty()))
 }
 
 struct Search<'a> {

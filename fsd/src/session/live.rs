@@ -21,6 +21,7 @@ use super::{
     durability::Durability,
     inode::ROOT,
     known::KnownInodes,
+    linked::way_up,
     listing::Listings,
     log::Purpose,
     record::{Meta, Record},
@@ -231,6 +232,14 @@ impl<'a> Change<'a> {
             next = match self.found(parent) {
                 // Its other names may be all that the holder still knows. A seal looks for it under all of them.
                 Err(Error::Stale(_)) if next.kind != Kind::Dir && next.attrs.nlink > 1 => break,
+                // The name that the holder knew it by is gone, and it was never told of the directory of the one that is left.
+                Err(Error::Stale(_)) if next.kind != Kind::Dir => {
+                    let way = way_up(&self.session.shared.store, &self.state, parent)?;
+                    for dir in way.ok_or(Error::Stale(parent))? {
+                        chain.push(Effect::Inode(dir.ino, dir.inode()?));
+                    }
+                    break;
+                }
                 found => found?,
             };
         }

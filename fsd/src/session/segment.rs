@@ -145,14 +145,15 @@ impl Segment {
 
     /// Writes `data` at `offset`, inside a range that the caller got from [`Cursor::reserve`].
     pub fn write(self: &Arc<Self>, data: &[u8], offset: u64) -> Result<()> {
-        self.file()?.write_at(data, offset).map_err(|e| Error::io(self.path())(e))?;
-        // After the bytes: a sync clears the flag before it begins, so bytes it may have missed are in the list again.
+        let written = self.file()?.write_at(data, offset);
+        // After the bytes: a sync clears the flag before it begins, so bytes it may have missed are in the list again. Of a
+        // write that failed, too: what it did of an overwrite is seen, and must not be undone by power loss behind a sync.
         if !self.dirty.swap(true, Ordering::AcqRel)
             && let Some(pool) = self.pool.upgrade()
         {
             pool.dirty.lock().push(Arc::clone(self));
         }
-        Ok(())
+        written.map_err(|e| Error::io(self.path())(e))
     }
 
     /// Where the file is, for a person.
