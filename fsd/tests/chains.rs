@@ -120,6 +120,9 @@ fn a_quiet_session_is_sealed_once() {
     target.opening.clock.advance(120_000_000_000);
     target.tick().unwrap();
     assert!(!session.has_changes(), "sealed when it was idle");
+    assert_ne!(session.peek().base, session.meta.origin);
+    let listed = target.engine.store().list().unwrap();
+    assert!(listed.iter().all(|listed| listed.id != session.peek().base), "what nobody asked for is not listed");
     // The next one syncs what the seal recorded.
     target.tick().unwrap();
     let position = target.engine.durability().log.position();

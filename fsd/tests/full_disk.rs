@@ -18,7 +18,7 @@ use common::{
     random, seeded, setting,
     template::Template,
 };
-use fsd::session::{Error, Limits, Name, New, ROOT};
+use fsd::session::{Allocate, Error, Limits, Name, New, ROOT, Rename, SetAttrs, Writer};
 use model::{
     engine::EngineTarget,
     history::observe,
@@ -109,9 +109,15 @@ fn what_gives_space_back_works_on_a_full_disk() {
     let mut buf = [0; 6];
     let small = session.lookup(ROOT, &name("small")).unwrap().ino;
     assert_eq!(session.read(small, 0, &mut buf).unwrap(), 6, "reads go on");
+    assert!(matches!(session.write(small, 0, &[1; 100]), Err(Error::NoSpace)), "that would take room");
     for n in 0..10 {
         session.unlink(ROOT, &name(&format!("file {n}"))).unwrap();
     }
+    session.rmdir(ROOT, &name("empty dir")).unwrap();
+    session.rename(ROOT, &name("file 10"), ROOT, &name("file 11"), Rename::Replace).unwrap();
+    fork.write(ino, 100, &[8; 5000]).expect("its own bytes are overwritten in place");
+    fork.allocate(Writer::Privileged, ino, 0, 4096, Allocate::Punch).unwrap();
+    fork.set_attrs(ino, SetAttrs { size: Some(150_000), ..Default::default() }).unwrap();
     target.engine.discard(&fork).unwrap();
     target.tick().unwrap();
     let free = target.disk.space().unwrap().free_bytes;

@@ -15,10 +15,12 @@ use std::{
         atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
     },
     thread,
+    time::Duration,
 };
 
 use cas::Kind;
 use common::{
+    counting::CountingDisk,
     faulty::Fault,
     host::{Opening, tight},
     setting,
@@ -108,8 +110,10 @@ fn a_fork_is_a_cut_through_all_writers() {
             let mut forks = Vec::new();
             while !stop.load(SeqCst) {
                 let before = [done[0].load(SeqCst), done[1].load(SeqCst)];
-                let fork = engine.fork(session, &[None]).unwrap().remove(0);
+                let [fork, twin]: [_; 2] = engine.fork(session, &[None, None]).unwrap().try_into().unwrap();
                 let found = [read(&fork, 0), read(&fork, 1)];
+                assert_eq!([read(&twin, 0), read(&twin, 1)], found, "two forks of one request are one cut");
+                engine.discard(&twin).unwrap();
                 assert!(found[0] >= before[0] && found[1] >= before[1], "{found:?} of {before:?}");
                 forks.push((fork, found));
                 if forks.len() > 40 {
@@ -137,18 +141,29 @@ fn a_fork_is_a_cut_through_all_writers() {
 
 #[test]
 fn syncs_of_many_writers_share_their_work() {
-    let (engine, session) = start();
+    const WRITERS: u64 = 6;
+    const SYNCS: u64 = 40;
+    let (disk, snapshot) = Template::get().disk();
+    // Slow enough for others to come and wait.
+    let disk = Arc::new(CountingDisk::slow_to_sync(disk, Duration::from_millis(2)));
+    let engine = Opening { limits: Limits::default(), ..Opening::first(1) }.open(disk.clone()).unwrap();
+    let session = engine.create(Some(snapshot), None, (0, 0)).unwrap();
+    disk.take();
     thread::scope(|scope| {
-        for writer in 0..4 {
+        for writer in 0..WRITERS {
             let (engine, session) = (&engine, &session);
             scope.spawn(move || {
-                let done = AtomicU64::new(0);
-                write(session, writer, 100, &done);
-                let before = engine.durability().log.position();
-                engine.durability().sync().unwrap();
-                assert!(engine.durability().log.synced() >= before);
+                let ino = session.make(ROOT, &name(&writer.to_string()), file()).unwrap().ino;
+                for n in 0..SYNCS {
+                    session.write(ino, n * 100, &[1; 100]).unwrap();
+                    let before = engine.durability().log.position();
+                    engine.durability().sync().unwrap();
+                    assert!(engine.durability().log.synced() >= before);
+                }
             });
         }
     });
+    let syncs = disk.take()["log"].syncs;
+    assert!(syncs < WRITERS * SYNCS / 2, "{syncs} syncs of the log for {} requests", WRITERS * SYNCS);
     engine.close().unwrap();
 }

@@ -127,7 +127,7 @@ fn root() -> PathBuf {
 /// Every test of the workspace.
 fn all_tests(root: &Path) -> Tests {
     let mut tests = Tests::new();
-    let mut dirs: Vec<PathBuf> = ["cas", "fsd", "ctl", "proto"].map(|member| root.join(member)).into();
+    let mut dirs: Vec<PathBuf> = ["cas", "fsd", "ctl", "proto", "bench"].map(|member| root.join(member)).into();
     while let Some(dir) = dirs.pop() {
         for entry in fs::read_dir(&dir).unwrap() {
             let path = entry.unwrap().path();

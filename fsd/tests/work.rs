@@ -16,7 +16,7 @@ use common::{
     host::Opening,
     template::Template,
 };
-use fsd::session::{Engine, Limits, Name, New, ROOT, Session};
+use fsd::session::{Engine, Limits, Name, New, ROOT, Session, SetAttrs, SetTime, Side, diff};
 
 fn name(text: &str) -> Name {
     Name::parse(text.as_bytes()).unwrap()
@@ -60,11 +60,76 @@ fn a_fork_is_one_record_whatever_has_changed() {
     }
     let changed = work_of_fork(&disk, &engine, &session);
     assert_eq!(untouched, changed, "as after no change at all");
+    let mut deep = session;
+    for depth in 0..100 {
+        deep.make(ROOT, &name(&format!("depth {depth}")), file()).unwrap();
+        deep = fork(&engine, &deep);
+    }
+    assert_eq!(work_of_fork(&disk, &engine, &deep), changed, "as the hundredth of a chain");
     let (counts, log_bytes) = changed;
     assert_eq!(counts.len(), 1, "only the log is touched: {counts:?}");
     assert_eq!((counts["log"].writes, counts["log"].reads), (1, 0));
     assert_eq!(counts["log"].written_bytes, log_bytes);
     assert!(log_bytes < 200, "{log_bytes} bytes");
+}
+
+#[test]
+fn a_file_can_have_a_hundred_thousand_names() {
+    const NAMES: u32 = 100_000;
+    let (_disk, engine, session) = start();
+    let ino = session.make(ROOT, &name("many"), file()).unwrap().ino;
+    let before = engine.durability().log.position();
+    for n in 1..NAMES {
+        session.link(ino, ROOT, &name(&format!("name {n}"))).unwrap();
+        session.forget(ino, 1);
+    }
+    let log_bytes = engine.durability().log.position() - before;
+    assert!(log_bytes < 400 * u64::from(NAMES), "{log_bytes} bytes: the last link costs what the first did");
+    assert_eq!(session.stat(ino).unwrap().attrs.nlink, NAMES);
+    engine.seal(&session, false, &mut |_| {}).unwrap();
+    session.write(ino, 0, b"under all of them").unwrap();
+    let last = session.lookup(ROOT, &name("name 99999")).unwrap();
+    assert_eq!((last.ino, last.attrs.nlink, last.attrs.size), (ino, NAMES, 17));
+    (1..NAMES).for_each(|n| session.unlink(ROOT, &name(&format!("name {n}"))).unwrap());
+    assert_eq!(session.stat(ino).unwrap().attrs.nlink, 1);
+}
+
+/// What a fork and its parent have from one place is not read, however large; what only looks large is not either.
+#[test]
+fn a_diff_costs_what_has_changed() {
+    let (disk, engine, session) = start();
+    let names = ["dense", "sparse", "in pieces", "sealed"];
+    let inos = names.map(|path| session.make(ROOT, &name(path), file()).unwrap().ino);
+    for mib in 0..8 {
+        session.write(inos[0], mib << 20, &vec![mib as u8; 1 << 20]).unwrap();
+        session.write(inos[3], mib << 20, &vec![mib as u8; 1 << 20]).unwrap();
+    }
+    session.write(inos[1], (1 << 62) - 10, b"at the end").unwrap();
+    (0..500).for_each(|n| session.write(inos[2], n << 20, b"a piece").unwrap());
+    let compare = |other: &Session| {
+        let side = |session: &Session| Side { state: session.peek(), origin: session.meta.origin };
+        disk.take();
+        let differences = diff(engine.store(), &side(&session), &side(other), false).unwrap();
+        let paths =
+            differences.iter().map(|difference| String::from_utf8_lossy(difference.path()).into_owned());
+        (paths.collect::<Vec<_>>(), disk.take().values().map(|count| count.read_bytes).sum::<u64>())
+    };
+    let forked = fork(&engine, &session);
+    forked.set_attrs(inos[0], SetAttrs { mtime: Some(SetTime::Now), ..Default::default() }).unwrap();
+    assert_eq!(compare(&forked), (Vec::new(), 0), "nothing has changed");
+    for (ino, at) in inos.into_iter().zip([5 << 20, 1 << 50, 77 << 20, 0]) {
+        forked.write(ino, at, &[0xcc; 4096]).unwrap();
+    }
+    let (paths, read_bytes) = compare(&forked);
+    assert_eq!(paths, ["dense", "in pieces", "sealed", "sparse"]);
+    assert!(read_bytes <= 16 * 4096, "{read_bytes} bytes were read");
+    // Bytes that were sealed have names: two that differ need not be looked at.
+    engine.seal(&forked, false, &mut |_| {}).unwrap();
+    engine.seal(&session, false, &mut |_| {}).unwrap();
+    let (paths, read_bytes) = compare(&forked);
+    assert_eq!(paths, ["dense", "in pieces", "sealed", "sparse"]);
+    assert!(read_bytes < 100_000, "{read_bytes} bytes were read");
+    assert_eq!(compare(&session), (Vec::new(), 0));
 }
 
 /// Looks up and reads a file of the base, one that an ancestor wrote, and a name that is not there.

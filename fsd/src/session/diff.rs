@@ -4,14 +4,17 @@
 //! numbers tell renames, but only of inodes that both trees have from a common ancestor: two forks give the same new number
 //! to different files.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    ops::Range,
+};
 
 use cas::{Kind, SnapshotId, Store, dir::Dir};
 
 use super::{
     Error, Name, Result,
-    data::fill,
-    extent::FileBody,
+    data::{fill, next_data},
+    extent::{FileBody, Origin},
     inode::{Body, CREATED_MIN, ROOT},
     linked::linked_dirs,
     state::State,
@@ -20,6 +23,9 @@ use super::{
 
 /// Bytes compared at a time.
 const COMPARE_BYTES: u64 = 1 << 20;
+
+/// Where the parts of a range come from, without gaps.
+type Parts = Vec<(Range<u64>, Origin)>;
 
 /// One of the two trees.
 #[derive(Clone, Debug)]
@@ -233,28 +239,45 @@ impl Differ<'_> {
         })
     }
 
-    /// Compares only what does not come from one base blob on both sides.
+    /// Compares only what both sides do not have from one place.
     fn same_bytes(&self, old: &Found, new: &Found) -> Result<bool> {
         let (a, b, size) = (old.file()?, new.file()?, old.attrs.size);
-        let shared = a.base.is_some() && a.base == b.base;
-        let same_front = if shared { a.base_visible.min(b.base_visible) } else { 0 };
-        let mut ranges = Vec::with_capacity(1 + a.extents.len() + b.extents.len());
-        ranges.push(same_front..size);
-        for file in [&a, &b] {
-            let covered = file.extents.iter().map(|(at, extent)| at..(at + extent.len).min(same_front));
-            ranges.extend(covered.filter(|range| !range.is_empty()));
+        if let (Some(left), Some(right)) = (a.unchanged(size), b.unchanged(size)) {
+            // The same bytes have the same name.
+            return Ok(left.content == right.content);
         }
-        for range in ranges {
-            let mut at = range.start;
-            while at < range.end {
-                let len = COMPARE_BYTES.min(range.end - at) as usize;
-                if !self.same_range(&a, &b, at, len)? {
-                    return Ok(false);
-                }
-                at += len as u64;
+        let one_base = a.base == b.base;
+        for (range, left, right) in in_step(a.origins(0..size), b.origins(0..size)) {
+            let same_place = match (left, right) {
+                (Origin::Hole, Origin::Hole) => true,
+                (Origin::Base, Origin::Base) => one_base,
+                (
+                    Origin::Segment { segment: left, offset: left_at, .. },
+                    Origin::Segment { segment: right, offset: right_at, .. },
+                ) => left.id() == right.id() && left_at == right_at,
+                _ => false,
+            };
+            if !same_place && !self.same_data(&a, &b, range)? {
+                return Ok(false);
             }
         }
         Ok(true)
+    }
+
+    /// Reads and compares a range, but for what is a hole on both sides.
+    fn same_data(&self, a: &FileBody, b: &FileBody, range: Range<u64>) -> Result<bool> {
+        let mut at = range.start;
+        loop {
+            let data = [a, b].map(|file| next_data(self.store, file, range.end, at));
+            let [left, right] = data;
+            let starts = [left?, right?].into_iter().flatten().map(|data| data.start);
+            let Some(start) = starts.min() else { return Ok(true) };
+            let len = COMPARE_BYTES.min(range.end - start);
+            if !self.same_range(a, b, start, len as usize)? {
+                return Ok(false);
+            }
+            at = start + len;
+        }
     }
 
     fn same_range(&self, a: &FileBody, b: &FileBody, at: u64, len: usize) -> Result<bool> {
@@ -366,6 +389,21 @@ impl Differ<'_> {
         let node: DirNode = state.open_dir(self.store, dir)?;
         state.entries(&node)
     }
+}
+
+/// Cuts two lists of the parts of one range where either has a cut, and puts them side by side.
+fn in_step(left: Parts, right: Parts) -> Vec<(Range<u64>, Origin, Origin)> {
+    let (mut left, mut right) = (left.into_iter().peekable(), right.into_iter().peekable());
+    let (mut both, mut at) = (Vec::new(), 0);
+    while let (Some((a, from)), Some((b, other))) = (left.peek(), right.peek()) {
+        let end = a.end.min(b.end);
+        both.push((at..end, from.skip(at - a.start), other.skip(at - b.start)));
+        at = end;
+        let (a_ends, b_ends) = (a.end == end, b.end == end);
+        left.next_if(|_| a_ends);
+        right.next_if(|_| b_ends);
+    }
+    both
 }
 
 fn dir_digest(found: &Found) -> Result<Option<cas::Digest>> {

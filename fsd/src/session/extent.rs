@@ -251,10 +251,27 @@ pub enum Origin {
     },
 }
 
+impl Origin {
+    /// Where the part behind the first `len` bytes comes from.
+    pub fn skip(&self, len: u64) -> Origin {
+        match self {
+            Origin::Segment { segment, offset, epoch } => {
+                Origin::Segment { segment: Arc::clone(segment), offset: offset + len, epoch: *epoch }
+            }
+            other => other.clone(),
+        }
+    }
+}
+
 impl FileBody {
     /// The body of a file of the base.
     pub fn of_base(blob: Blob) -> FileBody {
         FileBody { base: Some(blob), base_visible: blob.size, extents: Extents::default() }
+    }
+
+    /// The blob that this is, byte for byte, if the file has this size.
+    pub fn unchanged(&self, size: u64) -> Option<Blob> {
+        self.base.filter(|blob| blob.size == size && self.base_visible == size && self.extents.is_empty())
     }
 
     /// Cuts everything from `size` on.

@@ -221,11 +221,7 @@ impl<'a> Writing<'a> {
         if size == 0 {
             return Ok(Content::Empty);
         }
-        if let Some(blob) = &file.base
-            && file.extents.is_empty()
-            && file.base_visible == blob.size
-            && size == blob.size
-        {
+        if let Some(blob) = file.unchanged(size) {
             return Ok(blob.content);
         }
         let mut changed: Vec<Range<u64>> =

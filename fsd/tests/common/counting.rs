@@ -5,6 +5,8 @@ use std::{
     io,
     path::PathBuf,
     sync::{Arc, Mutex},
+    thread,
+    time::Duration,
 };
 
 use cas::{
@@ -19,6 +21,7 @@ pub struct Count {
     pub read_bytes: u64,
     pub writes: u64,
     pub written_bytes: u64,
+    pub syncs: u64,
 }
 
 /// By the first part of the path.
@@ -29,11 +32,17 @@ pub type Counts = BTreeMap<String, Count>;
 pub struct CountingDisk {
     pub disk: SimDisk,
     counts: Arc<Mutex<Counts>>,
+    sync_takes: Duration,
 }
 
 impl CountingDisk {
     pub fn new(disk: SimDisk) -> CountingDisk {
-        CountingDisk { disk, counts: Arc::default() }
+        CountingDisk::slow_to_sync(disk, Duration::ZERO)
+    }
+
+    /// One whose syncs take so long.
+    pub fn slow_to_sync(disk: SimDisk, sync_takes: Duration) -> CountingDisk {
+        CountingDisk { disk, counts: Arc::default(), sync_takes }
     }
 
     /// What was counted since the last time this was asked.
@@ -49,6 +58,7 @@ impl Disk for CountingDisk {
             file: self.disk.open(path, how)?,
             folder,
             counts: Arc::clone(&self.counts),
+            sync_takes: self.sync_takes,
         }))
     }
 
@@ -86,6 +96,7 @@ struct CountingFile {
     file: Arc<dyn DiskFile>,
     folder: String,
     counts: Arc<Mutex<Counts>>,
+    sync_takes: Duration,
 }
 
 impl CountingFile {
@@ -119,6 +130,8 @@ impl DiskFile for CountingFile {
     }
 
     fn sync(&self) -> io::Result<()> {
+        self.count(|count| count.syncs += 1);
+        thread::sleep(self.sync_takes);
         self.file.sync()
     }
 

@@ -1,0 +1,110 @@
+//! What a sync promises, and what holds without one.
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    reason = "modules shared by several test programs; a test ends at what it did not expect"
+)]
+
+mod common;
+mod model;
+
+use cas::Kind;
+use common::{host::Opening, random, template::Template};
+use fsd::session::{Error, Name, New, ROOT, Rename, Result, Session};
+use model::engine::EngineTarget;
+
+fn name(text: &str) -> Name {
+    Name::parse(text.as_bytes()).unwrap()
+}
+
+fn file() -> New {
+    New { kind: Kind::File, mode: 0o644, uid: 0, gid: 0, rdev: 0, umask: 0, target: None }
+}
+
+fn write_file(session: &Session, path: &str, bytes: &[u8]) -> Result<()> {
+    let ino = session.make(ROOT, &name(path), file())?.ino;
+    session.write(ino, 0, bytes)
+}
+
+fn read_file(session: &Session, path: &str) -> Vec<u8> {
+    let found = session.lookup(ROOT, &name(path)).unwrap();
+    let mut bytes = vec![0; found.attrs.size as usize];
+    session.read(found.ino, 0, &mut bytes).unwrap();
+    bytes
+}
+
+#[test]
+fn after_a_failed_sync_none_succeeds() {
+    let mut failures = 0;
+    // Whichever of its calls fails.
+    for call in 1.. {
+        let (mut target, _) = Template::get().start(Opening::first(1));
+        write_file(&target.session(0), "new", &[7; 50_000]).unwrap();
+        target.disk.fail_after(call);
+        let durability = target.engine.durability();
+        let position = durability.log.position();
+        match durability.sync() {
+            Ok(()) => break,
+            Err(error) => assert!(matches!(error, Error::Io { .. }), "call {call}: {error}"),
+        }
+        failures += 1;
+        // The disk works again. What it lost is not known, so nothing is called durable any more.
+        write_file(&target.session(0), "later", b"later").unwrap();
+        for _ in 0..3 {
+            assert!(matches!(durability.sync(), Err(Error::SyncFailed)), "call {call}");
+            assert!(target.engine.durability().settle().is_err());
+        }
+        assert!(durability.log.synced() < position);
+        assert_eq!(read_file(&target.session(0), "later"), b"later", "reading and writing go on");
+        // A restart finds out what is there, and syncs it.
+        target.disk = target.disk.kill();
+        let again =
+            EngineTarget::open(target.disk.clone(), target.opening.clone(), target.ids.clone()).unwrap();
+        again.engine.durability().sync().unwrap();
+        let left = again.disk.crash(&mut || 1);
+        let again = EngineTarget::open(left, again.opening.rebooted(), again.ids.clone()).unwrap();
+        assert_eq!(read_file(&again.session(0), "new"), [7; 50_000]);
+    }
+    assert!(failures >= 3, "segments, the mark, the log: only {failures} calls");
+}
+
+/// Writes a file beside the one that is to be replaced, and renames it.
+fn replace(target: &EngineTarget, content: &[u8], synced: bool) -> Result<()> {
+    let session = target.session(0);
+    write_file(&session, "temporary", content)?;
+    if synced {
+        target.engine.durability().sync()?;
+    }
+    session.rename(ROOT, &name("temporary"), ROOT, &name("small"), Rename::Replace)
+}
+
+#[test]
+fn a_replaced_file_is_the_old_one_or_the_new_one() {
+    let new: Vec<u8> = (0..40_000u32).flat_map(u32::to_le_bytes).collect();
+    for synced in [false, true] {
+        let (mut olds, mut news) = (0, 0);
+        for seed in 0..8 {
+            let mut chance = seed;
+            for calls in 0.. {
+                let (target, _) = Template::get().start(Opening::first(seed));
+                let old = read_file(&target.session(0), "small");
+                target.disk.crash_after(calls);
+                let replaced = replace(&target, &new, synced);
+                if replaced.is_ok() && random(&mut chance).is_multiple_of(2) {
+                    // Now and then the background sync comes in between.
+                    let _ = target.engine.durability().settle();
+                }
+                let left = target.disk.crash(&mut || random(&mut chance));
+                let again = EngineTarget::open(left, target.opening.rebooted(), target.ids.clone()).unwrap();
+                let found = read_file(&again.session(0), "small");
+                let said = || format!("seed {seed}, power lost behind {calls} calls: {} bytes", found.len());
+                assert!(found == old || found == new, "{}", said());
+                (olds, news) = (olds + u64::from(found == old), news + u64::from(found == new));
+                if replaced.is_ok() && calls > 40 {
+                    break;
+                }
+            }
+        }
+        assert!(olds > 8 && news > 8, "{olds} times the old one, {news} times the new one");
+    }
+}
