@@ -117,7 +117,7 @@ fn check_script(name: &str, root: &Path) -> Option<String> {
         return Some(format!("{name} cannot be run"));
     }
     let runs = |runner: &&str| fs::read_to_string(root.join(runner)).is_ok_and(|text| text.contains(name));
-    (!RUNNERS.iter().any(|runner| runs(runner))).then(|| format!("nothing runs {name}"))
+    (!RUNNERS.iter().any(runs)).then(|| format!("nothing runs {name}"))
 }
 
 fn root() -> PathBuf {
@@ -127,7 +127,8 @@ fn root() -> PathBuf {
 /// Every test of the workspace.
 fn all_tests(root: &Path) -> Tests {
     let mut tests = Tests::new();
-    let mut dirs: Vec<PathBuf> = ["cas", "fsd", "ctl", "proto", "bench"].map(|member| root.join(member)).into();
+    let mut dirs: Vec<PathBuf> =
+        ["cas", "fsd", "ctl", "proto", "bench"].map(|member| root.join(member)).into();
     while let Some(dir) = dirs.pop() {
         for entry in fs::read_dir(&dir).unwrap() {
             let path = entry.unwrap().path();
