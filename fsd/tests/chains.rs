@@ -122,7 +122,10 @@ fn a_quiet_session_is_sealed_once() {
     assert!(!session.has_changes(), "sealed when it was idle");
     assert_ne!(session.peek().base, session.meta.origin);
     let listed = target.engine.store().list().unwrap();
-    assert!(listed.iter().all(|listed| listed.id != session.peek().base), "what nobody asked for is not listed");
+    assert!(
+        listed.iter().all(|listed| listed.id != session.peek().base),
+        "what nobody asked for is not listed"
+    );
     // The next one syncs what the seal recorded.
     target.tick().unwrap();
     let position = target.engine.durability().log.position();
