@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeMap, io, sync::Arc};
 
-use redb::{ReadableTable, TableDefinition, WriteTransaction};
+use redb::{ReadableTable, ReadableTableMetadata, TableDefinition, WriteTransaction};
 
 use crate::{
     Digest, Error, Result, SnapshotId, Time,
@@ -70,7 +70,8 @@ impl Catalogue {
                 Err(Error::Newer { path: database.display(), found: found as u32, supported: FORMAT as u32 })
             }
             Ok(_) => Err(foreign("no format number")),
-            Err(Error::Database { .. }) => Err(foreign("not a catalogue")),
+            // A disk that does not answer says nothing about the file.
+            Err(error) if is_broken(&error) => Err(foreign("not a catalogue")),
             Err(e) => Err(e),
         }
     }
@@ -114,6 +115,11 @@ impl Catalogue {
     /// Whether a snapshot is in.
     pub(crate) fn contains(&self, id: SnapshotId) -> Result<bool> {
         self.0.read(|t| Ok(t.open_table(SNAPSHOTS)?.get(&id.0.0)?.is_some()))
+    }
+
+    /// How many snapshots and names there are.
+    pub(crate) fn counts(&self) -> Result<(u64, u64)> {
+        self.0.read(|t| Ok((t.open_table(SNAPSHOTS)?.len()?, t.open_table(NAMES)?.len()?)))
     }
 
     /// The snapshot of this name.

@@ -62,8 +62,10 @@ impl Database {
 
     /// Runs `f` over the committed state.
     pub(crate) fn read<T>(&self, f: impl Fn(&ReadTransaction) -> Result<T, redb::Error>) -> Result<T> {
-        let attempt =
-            || -> Result<T, redb::Error> { f(&self.redb().ok_or(redb::Error::PreviousIo)?.begin_read()?) };
+        let attempt = || -> Result<T, redb::Error> {
+            let redb = self.redb().ok_or(redb::Error::PreviousIo)?;
+            unpanicked(|| f(&redb.begin_read()?))
+        };
         match attempt() {
             Err(redb::Error::PreviousIo | redb::Error::DatabaseClosed) => {
                 self.reopen()?;
@@ -79,7 +81,7 @@ impl Database {
             self.reopen()?;
         }
         let redb = self.redb().ok_or_else(|| self.error(redb::Error::PreviousIo))?;
-        let result = commit(&redb, f);
+        let result = unpanicked(|| commit(&redb, f));
         drop(redb);
         result.map_err(|e| {
             if let Err(error) = self.reopen() {
@@ -120,11 +122,14 @@ impl Database {
         }
         let mut builder = redb::Builder::new();
         builder.set_cache_size(self.cache_bytes).set_check_integrity_on_open(how == Open::Write);
-        let opened = catch_unwind(AssertUnwindSafe(|| builder.create_with_backend(Backend(file))));
-        opened
-            .unwrap_or_else(|_| Err(redb::StorageError::Corrupted("redb panicked".to_owned()).into()))
-            .map_err(|e| self.error(e))
+        unpanicked(|| Ok(builder.create_with_backend(Backend(file))?)).map_err(|e| self.error(e))
     }
+}
+
+/// Runs a call of redb. Every page is checked when a file is opened, but pages that rot after that are met by asserts.
+pub(crate) fn unpanicked<T>(f: impl FnOnce() -> Result<T, redb::Error>) -> Result<T, redb::Error> {
+    catch_unwind(AssertUnwindSafe(f))
+        .unwrap_or_else(|_| Err(redb::Error::Corrupted("redb panicked".to_owned())))
 }
 
 /// Whether `error`, met while opening a database, says that what the file holds is beyond use. A refusal of the disk says

@@ -3,7 +3,7 @@
 //! Paths are relative to the state directory. Durability follows POSIX: bytes are safe after `sync` of their file, a name
 //! after `sync_dir` of its directory.
 
-use std::{fmt, io, ops::Deref, sync::Arc};
+use std::{fmt, io, sync::Arc};
 
 /// How to open a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,27 +67,6 @@ pub trait DiskFile: Send + Sync + fmt::Debug {
     fn allocate(&self, offset: u64, len: u64) -> io::Result<()>;
     /// Gives the blocks of a range back; it reads as zeros. Keeps the length.
     fn punch(&self, offset: u64, len: u64) -> io::Result<()>;
-    /// The first `len` bytes as memory. The file may grow behind `len`, and must not shrink below what is read.
-    fn map(&self, len: u64) -> io::Result<Map>;
-}
-
-/// A file's bytes as memory: a map of the real file, or a copy of a simulated one.
-#[derive(Debug)]
-pub enum Map {
-    /// A shared read-only map.
-    Real(memmap2::Mmap),
-    /// Bytes of a simulated file.
-    Copy(Vec<u8>),
-}
-
-impl Deref for Map {
-    type Target = [u8];
-    fn deref(&self) -> &[u8] {
-        match self {
-            Map::Real(map) => map,
-            Map::Copy(bytes) => bytes,
-        }
-    }
 }
 
 #[cfg(test)]
@@ -116,7 +95,8 @@ mod tests {
         assert_eq!(file.read_at(&mut buf, 0).unwrap(), 8);
         assert_eq!(&buf[..8], b"\0\0\0HEllo");
         assert_eq!(file.read_at(&mut buf, 8).unwrap(), 0);
-        assert_eq!(&disk.open("a/b/f", Open::Read).unwrap().map(8).unwrap()[3..8], b"HEllo");
+        assert_eq!(disk.open("a/b/f", Open::Read).unwrap().read_at(&mut buf[..5], 3).unwrap(), 5);
+        assert_eq!(&buf[..5], b"HEllo");
 
         file.set_len(5).unwrap();
         file.set_len(7).unwrap();

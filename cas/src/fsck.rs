@@ -1,7 +1,8 @@
 //! Checks everything: every byte of every pack, the index against the packs, and every tree of the catalogue.
 //!
 //! Readers and writers go on meanwhile; a repair keeps writers waiting. What is damaged is told with the paths that use
-//! it. A repair makes the index name the intact records and no others, so that storing a lost object again heals it.
+//! it. A repair makes the index name the intact records and no others, so that storing a lost object again heals it, and
+//! copies what is intact out of damaged packs, which are then set aside (salvage.rs).
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -14,7 +15,7 @@ use std::{
 };
 
 use crate::{
-    Digest, Error, Result, SnapshotId, Store,
+    Content, Digest, Error, Result, SnapshotId, Store,
     index::{Change, PackState},
     pack::{Location, Pack},
     reach::{PROBLEMS_MAX, Reach},
@@ -24,6 +25,19 @@ use crate::{
 
 /// Packs that are read at once: a disk and a hash are busy with two.
 const THREADS: usize = 2;
+
+/// Something beside the catalogue that refers to objects, and what to call it in a report.
+#[derive(Clone, Debug)]
+pub enum Use {
+    /// A whole tree; paths in it go behind the name.
+    Snapshot(SnapshotId, String),
+    /// A directory and what is below it, the same.
+    Dir(Digest, String),
+    /// A file's bytes.
+    Content(Content, String),
+    /// Extended attributes.
+    Xattrs(Digest, String),
+}
 
 /// What fsck may do.
 #[derive(Clone, Copy, Debug, Default)]
@@ -79,7 +93,7 @@ pub struct FsckReport {
     pub damaged_objects: u64,
     /// The first 1000 of them.
     pub damage: Vec<Damage>,
-    /// Paths in all that use a damaged or missing object (one for each use).
+    /// Paths in all that use a damaged or missing object (one for each use). Of each tree that is hit at least one is told.
     pub damaged_uses: u64,
     /// Packs whose own header is damaged; their objects are not affected.
     pub damaged_headers: Vec<PathBuf>,
@@ -89,6 +103,8 @@ pub struct FsckReport {
     pub index_errors: u64,
     /// The index was made anew.
     pub repaired: bool,
+    /// Damaged packs whose intact objects were copied, and where their files are now.
+    pub set_aside: Vec<PathBuf>,
 }
 
 impl FsckReport {
@@ -96,16 +112,15 @@ impl FsckReport {
     pub fn is_clean(&self) -> bool {
         self.damaged_objects == 0
             && self.damaged_uses == 0
-            && self.damaged_headers.is_empty()
-            && self.unreadable_ranges.is_empty()
+            && (self.damaged_headers.is_empty() && self.unreadable_ranges.is_empty() || self.repaired)
             && (self.index_errors == 0 || self.repaired)
     }
 }
 
 /// What stands in one pack.
 #[derive(Debug, Default)]
-struct Survey {
-    id: u64,
+pub(crate) struct Survey {
+    pub(crate) id: u64,
     /// Records whose payload has the digest it claims.
     intact: HashMap<u64, (Digest, Location)>,
     /// Records whose payload has not.
@@ -115,8 +130,13 @@ struct Survey {
 }
 
 impl Store {
-    /// Checks the whole store.
-    pub fn fsck(&self, options: FsckOptions, progress: &mut dyn FnMut(FsckProgress)) -> Result<FsckReport> {
+    /// Checks the whole store. `uses` says what refers to it beside the catalogue, so that it can be named.
+    pub fn fsck(
+        &self,
+        options: FsckOptions,
+        uses: &[Use],
+        progress: &mut dyn FnMut(FsckProgress),
+    ) -> Result<FsckReport> {
         // A repair must see no writer's half; a check must only not lose packs to gc.
         let _closed = options.repair.then(|| self.gate().close());
         let _hold = (!options.repair).then(|| self.hold());
@@ -134,10 +154,15 @@ impl Store {
         self.report_packs(&surveys, &mut report);
         let wrong = self.compare(&entries, &strays, &surveys);
         report.index_errors = unnamed(&entries, &surveys) + wrong.len() as u64;
-        self.walk(&wrong, &mut report, progress)?;
-        if options.repair && report.index_errors > 0 {
-            self.index().replace(&repaired(&states, &surveys, &entries))?;
-            report.repaired = true;
+        self.walk(&wrong, uses, &mut report, progress)?;
+        if options.repair {
+            if report.index_errors > 0 {
+                self.index().replace(&repaired(&states, &surveys, &entries))?;
+            }
+            let damaged: Vec<u64> = surveys.values().filter(|s| s.is_damaged()).map(|s| s.id).collect();
+            self.salvage(&damaged, &mut report.set_aside)?;
+            self.forget_cached();
+            report.repaired = report.index_errors > 0 || !damaged.is_empty();
         }
         Ok(report)
     }
@@ -215,6 +240,7 @@ impl Store {
     fn walk(
         &self,
         wrong: &HashMap<Digest, (Location, &'static str)>,
+        uses: &[Use],
         report: &mut FsckReport,
         progress: &mut dyn FnMut(FsckProgress),
     ) -> Result<()> {
@@ -222,8 +248,18 @@ impl Store {
         let mut reach = Reach::new(self, &known);
         let snapshots: Vec<SnapshotId> = self.list()?.into_iter().map(|l| l.id).collect();
         for (done, id) in snapshots.iter().enumerate() {
+            reach.begin_root();
             reach.snapshot(*id)?;
             progress(FsckProgress::Snapshots { done: done as u64 + 1, of: snapshots.len() as u64 });
+        }
+        for used in uses {
+            reach.begin_root();
+            match used {
+                Use::Snapshot(id, name) => reach.snapshot_of(*id, name)?,
+                Use::Dir(dir, name) => reach.dir(*dir, name)?,
+                Use::Content(content, name) => drop(reach.content(*content, None, name)?),
+                Use::Xattrs(xattrs, name) => drop(reach.xattrs(*xattrs, name)?),
+            }
         }
         report.snapshots = snapshots.len() as u64;
         report.damaged_uses = reach.problem_count;
@@ -247,6 +283,10 @@ impl Store {
 }
 
 impl Survey {
+    fn is_damaged(&self) -> bool {
+        self.header_damaged || !self.bad.is_empty() || !self.broken.is_empty()
+    }
+
     fn reason_at(&self, offset: u64) -> &'static str {
         let bad = self.bad.iter().find(|(start, len, _)| (*start..start + len).contains(&offset));
         bad.map_or("no record begins there", |(_, _, reason)| reason)
@@ -257,7 +297,8 @@ impl Survey {
 fn survey(pack: &Pack, committed: u64) -> Result<Survey> {
     let mut survey = Survey { id: pack.id, ..Default::default() };
     let first = PACK_HEADER as u64;
-    let len = match pack.len() {
+    // What the disk has now, not what this process knew of it: somebody may have cut it.
+    let len = match pack.file().and_then(|file| file.len().map_err(Error::io(pack.display()))) {
         Ok(len) => len.min(committed),
         Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
             survey.bad.push((first, committed.saturating_sub(first), "the pack is missing"));
@@ -265,6 +306,9 @@ fn survey(pack: &Pack, committed: u64) -> Result<Survey> {
         }
         Err(error) => return Err(error),
     };
+    if pack.is_unlinked()? {
+        survey.bad.push((0, first, "the file was removed; only this process still reads it"));
+    }
     let mut header = [0; PACK_HEADER];
     let read = pack.file()?.read_at(&mut header, 0).map_err(Error::io(pack.display()))?;
     let expected = PackHeader { kind: pack.kind, id: pack.id };

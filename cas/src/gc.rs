@@ -31,6 +31,8 @@ pub struct Roots {
     pub xattrs: Vec<Digest>,
     /// Directories that unsealed changes refer to.
     pub dirs: Vec<Digest>,
+    /// Dir objects that somebody remembers and will open again: they are kept, and not what only they refer to.
+    pub dir_objects: Vec<Digest>,
 }
 
 /// How far gc is.
@@ -104,7 +106,8 @@ impl Store {
         if dry_run {
             report.packs_removed = empty.len() as u64;
             report.packs_rewritten = wasteful.len() as u64;
-            let freed = |id| census[id].state.committed - census[id].live_bytes;
+            // A pack that was cut short has fewer bytes than its header and its records would take.
+            let freed = |id| census[id].state.committed.saturating_sub(census[id].live_bytes);
             report.freed_bytes = empty.iter().chain(&wasteful).map(freed).sum();
             return Ok(report);
         }
@@ -116,6 +119,8 @@ impl Store {
                 self.pool().put(pack, committed);
             }
         }
+        // What is gone is gone for who asks next, too.
+        self.forget_cached();
         result?;
         Ok(report)
     }
@@ -135,6 +140,7 @@ impl Store {
         for xattrs in &roots.xattrs {
             reach.xattrs(*xattrs, "(session)")?;
         }
+        reach.keep_dirs(&roots.dir_objects)?;
         progress(GcProgress::Marking { objects: reach.count() });
         Ok(())
     }
@@ -244,22 +250,22 @@ impl Store {
 
 /// Packs that live objects are copied to. Full ones are kept until the end, so that their bytes can be counted.
 #[derive(Debug, Default)]
-struct Targets {
+pub(crate) struct Targets {
     data: Option<Appender>,
     meta: Option<Appender>,
     full: Vec<Appender>,
 }
 
 impl Targets {
-    fn all(&self) -> impl Iterator<Item = &Appender> {
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Appender> {
         self.data.iter().chain(&self.meta).chain(&self.full)
     }
 
-    fn all_mut(&mut self) -> impl Iterator<Item = &mut Appender> {
+    pub(crate) fn all_mut(&mut self) -> impl Iterator<Item = &mut Appender> {
         self.data.iter_mut().chain(&mut self.meta).chain(&mut self.full)
     }
 
-    fn room(&mut self, store: &Store, kind: PackKind, span: u64) -> Result<&mut Appender> {
+    pub(crate) fn room(&mut self, store: &Store, kind: PackKind, span: u64) -> Result<&mut Appender> {
         let slot = match kind {
             PackKind::Data => &mut self.data,
             PackKind::Meta => &mut self.meta,
@@ -273,7 +279,7 @@ impl Targets {
     }
 
     /// Makes what was appended durable, and says so in `change`.
-    fn sync(&mut self, store: &Store, change: &mut Change) -> Result<()> {
+    pub(crate) fn sync(&mut self, store: &Store, change: &mut Change) -> Result<()> {
         let mut new = false;
         for appender in self.all_mut().filter(|a| a.len() > a.committed) {
             appender.flush()?;
@@ -285,7 +291,7 @@ impl Targets {
         if new { store.sync_packs_dir() } else { Ok(()) }
     }
 
-    fn committed(&mut self) {
+    pub(crate) fn committed(&mut self) {
         for appender in self.all_mut() {
             appender.committed = appender.len();
         }

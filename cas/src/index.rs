@@ -10,7 +10,7 @@ use redb::{ReadOnlyTable, ReadableTable, ReadableTableMetadata, TableDefinition,
 
 use crate::{
     Digest, Error, ObjectKind, Result,
-    database::Database,
+    database::{Database, is_broken, unpanicked},
     disk::Disk,
     pack::Location,
     record::{PackKind, u32_at, u64_at},
@@ -93,7 +93,8 @@ impl Index {
                 supported: FORMAT as u32,
             }),
             Ok(_) => Err(foreign("no format number")),
-            Err(Error::Database { .. }) => Err(foreign("not an index")),
+            // A disk that does not answer says nothing about the file.
+            Err(error) if is_broken(&error) => Err(foreign("not an index")),
             Err(e) => Err(e),
         }
     }
@@ -115,7 +116,9 @@ impl Index {
 
     /// Where `digest` is.
     pub(crate) fn locate(&self, digest: Digest) -> Result<Option<Location>> {
-        let find = |table: &ReadObjects| table.0.get(&digest.0).map(|found| found.map(|v| decode(v.value())));
+        let find = |table: &ReadObjects| {
+            unpanicked(|| Ok(table.0.get(&digest.0)?.map(|found| decode(found.value()))))
+        };
         let (held, commits) = {
             let held = self.held.read();
             (held.objects.clone(), held.commits)

@@ -6,6 +6,8 @@ use crate::{Digest, Error, ObjectKind, Result, SnapshotId, Store, Time, base32, 
 
 /// Characters behind `snp_` that a person must type at least.
 const PREFIX_CHARS_MIN: usize = 8;
+/// Snapshots that an error names.
+const CANDIDATES_MAX: usize = 8;
 
 /// A snapshot as the catalogue lists it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +28,11 @@ impl Store {
     /// Snapshots that are kept, the newest first.
     pub fn list(&self) -> Result<Vec<Listed>> {
         self.catalogue().list()
+    }
+
+    /// How many snapshots are kept, and how many names they have in all. Costs the same however many.
+    pub fn kept_counts(&self) -> Result<(u64, u64)> {
+        self.catalogue().counts()
     }
 
     /// Puts `id` in the catalogue (kept by gc until removed), with a name if given; a name moves from where it was.
@@ -58,7 +65,10 @@ impl Store {
         match candidates[..] {
             [] => Err(Error::NoSuchSnapshot(text.to_owned())),
             [id] => Ok(id),
-            [..] => Err(Error::AmbiguousSnapshot { prefix: text.to_owned(), candidates }),
+            [..] => {
+                candidates.truncate(CANDIDATES_MAX);
+                Err(Error::AmbiguousSnapshot { prefix: text.to_owned(), candidates })
+            }
         }
     }
 

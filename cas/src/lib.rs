@@ -4,6 +4,7 @@
 //! `docs/format.md` is the normative description of every byte it writes.
 
 pub mod blob;
+mod cache;
 mod catalogue;
 mod database;
 mod digest;
@@ -13,6 +14,9 @@ mod entry;
 mod error;
 mod fields;
 mod fsck;
+#[cfg(any(test, feature = "simulation"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod gate;
 mod gc;
 mod id;
@@ -25,6 +29,7 @@ mod pool;
 mod reach;
 mod record;
 mod recover;
+mod salvage;
 mod scan;
 #[cfg(any(test, feature = "simulation"))]
 pub mod sim;

@@ -1,8 +1,16 @@
-//! The bytes of one object, in place in the map of its pack.
+//! The bytes of one object in memory. They were checked against its digest when they were read; nothing changes them
+//! since.
 
-use std::{fmt, ops::Deref, ops::Range, sync::Arc};
+use std::{
+    fmt,
+    ops::Deref,
+    sync::{
+        Arc,
+        atomic::{AtomicU8, Ordering::Relaxed},
+    },
+};
 
-use crate::disk::Map;
+use crate::Result;
 
 /// What an object is; the numbers stand in pack records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -22,28 +30,45 @@ pub enum ObjectKind {
     Snapshot = 6,
 }
 
-/// The bytes of an object, in place; keeps what they stand in alive. Cheap to clone.
+/// The bytes of an object. Cheap to clone.
 #[derive(Clone)]
-pub struct Object {
-    map: Arc<Map>,
-    range: Range<usize>,
+pub struct Object(Arc<Inner>);
+
+struct Inner {
+    /// The object, behind `start` bytes of something else.
+    bytes: Box<[u8]>,
+    start: usize,
+    /// Kinds that these bytes were found to decode as, a bit each.
+    decodes: AtomicU8,
 }
 
 impl Object {
-    pub(crate) fn new(map: Arc<Map>, range: Range<usize>) -> Object {
-        Object { map, range }
+    /// What stands in `bytes` from `start` on.
+    pub(crate) fn behind(start: usize, bytes: Box<[u8]>) -> Object {
+        Object(Arc::new(Inner { bytes, start, decodes: AtomicU8::new(0) }))
     }
 
-    /// The whole pack, of which only what is below its checked length may be read.
-    pub(crate) fn whole(&self) -> &[u8] {
-        &self.map
+    #[cfg(test)]
+    pub(crate) fn new(bytes: Box<[u8]>) -> Object {
+        Object::behind(0, bytes)
+    }
+
+    /// Runs `check`, unless it passed before: whether bytes are a directory by every rule takes longer than to find a name
+    /// in them.
+    pub(crate) fn check_once(&self, kind: ObjectKind, check: impl FnOnce() -> Result<()>) -> Result<()> {
+        let bit = 1 << kind as u8;
+        if self.0.decodes.load(Relaxed) & bit == 0 {
+            check()?;
+            self.0.decodes.fetch_or(bit, Relaxed);
+        }
+        Ok(())
     }
 }
 
 impl Deref for Object {
     type Target = [u8];
     fn deref(&self) -> &[u8] {
-        &self.map[self.range.clone()]
+        &self.0.bytes[self.0.start..]
     }
 }
 

@@ -1,11 +1,9 @@
-//! One pack as readers see it: the file, its map, and which of its records this process has verified.
+//! One pack as readers see it: the file, and how much of it there is.
 //!
-//! Bytes below `len` never change while the pack exists. A pack outlives the deletion of its file for as long as
-//! somebody holds it or an object in it. Who may append is the pool's business (pool.rs).
+//! Whatever is read of it is checked on the way into memory, every time: see docs/decisions/0011. A pack outlives the
+//! deletion of its file for as long as somebody holds it. Who may append is the pool's business (pool.rs).
 
 use std::{
-    cell::RefCell,
-    io,
     path::PathBuf,
     sync::{
         Arc, OnceLock,
@@ -13,16 +11,17 @@ use std::{
     },
 };
 
-use parking_lot::RwLock;
-
 use crate::{
     Digest, Error, Object, ObjectKind, Result,
-    disk::{Disk, DiskFile, Map, Open},
+    disk::{Disk, DiskFile, Open},
     record::{
-        ALIGN, BadHeader, OBJECT_BYTES_MAX, PACK_BYTES_MAX, PACK_HEADER, PACK_VERSION, PackHeader, PackKind,
-        RECORD_HEADER, RecordHeader,
+        ALIGN, BadHeader, OBJECT_BYTES_MAX, PACK_HEADER, PACK_VERSION, PackHeader, PackKind, RECORD_HEADER,
+        RecordHeader,
     },
 };
+
+/// Up to here a copy costs less than a second call of the system.
+const COPIED_MAX: usize = 16 << 10;
 
 /// Where the packs are.
 pub(crate) const PACKS_DIR: &str = "store/packs";
@@ -60,23 +59,12 @@ pub(crate) struct Pack {
     opened: OnceLock<Arc<dyn DiskFile>>,
     /// Bytes in the file: nothing is read behind them.
     len: AtomicU64,
-    /// A real map covers all that the pack may grow to; a simulated one is taken anew when it is too short.
-    map: RwLock<Option<Arc<Map>>>,
-    verified: Verified,
 }
 
 impl Pack {
     /// The pack `id`, whose file is opened when it is first read.
     pub(crate) fn open(disk: Arc<dyn Disk>, id: u64, kind: PackKind) -> Pack {
-        Pack {
-            id,
-            kind,
-            disk,
-            opened: OnceLock::new(),
-            len: AtomicU64::new(0),
-            map: RwLock::new(None),
-            verified: Verified::default(),
-        }
+        Pack { id, kind, disk, opened: OnceLock::new(), len: AtomicU64::new(0) }
     }
 
     /// Makes the file of a new pack, its header in it. Nothing is synced.
@@ -120,6 +108,15 @@ impl Pack {
         Ok(self.opened.get_or_init(|| file))
     }
 
+    /// Whether the open file has lost its name.
+    pub(crate) fn is_unlinked(&self) -> Result<bool> {
+        match self.disk.open(&self.path(), Open::Read) {
+            Ok(_) => Ok(false),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(true),
+            Err(error) => Err(Error::io(self.display())(error)),
+        }
+    }
+
     /// Bytes in the file, as far as this process knows: it alone appends.
     pub(crate) fn len(&self) -> Result<u64> {
         self.file()?;
@@ -150,38 +147,36 @@ impl Pack {
         Ok(())
     }
 
-    /// The payload at `at`, in place.
+    /// The payload at `at`, checked against its digest.
     pub(crate) fn object(&self, digest: Digest, at: &Location) -> Result<Object> {
-        let (start, end) = self.payload(digest, at)?;
-        let map = self.map(end)?;
-        let object = Object::new(map, start as usize..end as usize);
-        if !self.verified.get(at.offset) {
-            let header = &object.whole()[at.offset as usize..][..RECORD_HEADER];
-            self.check(digest, at, header.try_into().expect("a slice of one header"), &object)?;
-            if self.kind == PackKind::Meta && Digest::of(&object) != digest {
-                return Err(self.corrupt(digest, at, "the bytes do not have this digest"));
-            }
-            self.verified.set(at.offset);
+        let object = self.checked(digest, at)?;
+        if Digest::of(&object) != digest {
+            return Err(self.corrupt(digest, at, "the bytes do not have this digest"));
         }
         Ok(object)
     }
 
-    /// Fills `buf` from `offset` of the payload at `at`; both were checked against its length.
-    pub(crate) fn read(&self, digest: Digest, at: &Location, offset: u64, buf: &mut [u8]) -> Result<()> {
+    /// The payload at `at`, checked against the checksum of its record.
+    pub(crate) fn checked(&self, digest: Digest, at: &Location) -> Result<Object> {
+        self.payload(digest, at)?;
+        let mut record = vec![0; RECORD_HEADER + at.len as usize].into_boxed_slice();
+        self.read_exact(digest, at, at.offset, &mut record)?;
+        let (header, payload) = record.split_at(RECORD_HEADER);
+        self.check(digest, at, header.try_into().expect("split off there"), payload)?;
+        Ok(Object::behind(RECORD_HEADER, record))
+    }
+
+    /// Fills `buf`, which has its length, with the payload at `at`, checked against the checksum of its record.
+    pub(crate) fn read(&self, digest: Digest, at: &Location, buf: &mut [u8]) -> Result<()> {
         let (start, _) = self.payload(digest, at)?;
-        if self.verified.get(at.offset) {
-            return self.read_exact(digest, at, start + offset, buf);
+        if buf.len() <= COPIED_MAX {
+            buf.copy_from_slice(&self.checked(digest, at)?);
+            return Ok(());
         }
-        SCRATCH.with_borrow_mut(|scratch| {
-            scratch.resize(RECORD_HEADER + at.len as usize, 0);
-            self.read_exact(digest, at, at.offset, scratch)?;
-            let (header, payload) = scratch.split_at(RECORD_HEADER);
-            self.check(digest, at, header.try_into().expect("a slice of one header"), payload)?;
-            self.verified.set(at.offset);
-            buf.copy_from_slice(&payload[offset as usize..][..buf.len()]);
-            scratch.shrink_to(SCRATCH_BYTES_MAX);
-            Ok(())
-        })
+        let mut header = [0; RECORD_HEADER];
+        self.read_exact(digest, at, at.offset, &mut header)?;
+        self.read_exact(digest, at, start, buf)?;
+        self.check(digest, at, &header, buf)
     }
 
     /// What is wrong at `at`.
@@ -232,66 +227,5 @@ impl Pack {
             }
             Err(e) => Err(Error::io(self.display())(e)),
         }
-    }
-
-    /// A map that covers `end`.
-    fn map(&self, end: u64) -> Result<Arc<Map>> {
-        let covers = |map: &&Arc<Map>| map.len() as u64 >= end;
-        if let Some(map) = self.map.read().as_ref().filter(covers) {
-            return Ok(map.clone());
-        }
-        let mut slot = self.map.write();
-        if let Some(map) = slot.as_ref().filter(covers) {
-            return Ok(map.clone());
-        }
-        let map = self.file()?.map(PACK_BYTES_MAX.max(end)).map_err(Error::io(self.display()))?;
-        if (map.len() as u64) < end {
-            return Err(Error::io(self.display())(io::ErrorKind::UnexpectedEof.into()));
-        }
-        Ok(slot.insert(Arc::new(map)).clone())
-    }
-}
-
-/// A thread keeps a buffer of this size to verify chunks in; only objects that are no chunks are larger.
-const SCRATCH_BYTES_MAX: usize = (1 << 20) + RECORD_HEADER;
-
-thread_local! {
-    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-}
-
-/// One bit for each place a record may begin at, allocated where bits are set.
-#[derive(Debug)]
-struct Verified(Box<[OnceLock<Box<Leaf>>]>);
-
-/// Bits for 2 MiB of a pack.
-type Leaf = [AtomicU64; 512];
-const LEAF_BITS: u64 = 512 * 64;
-
-impl Default for Verified {
-    fn default() -> Verified {
-        let leaves = PACK_BYTES_MAX / ALIGN / LEAF_BITS;
-        Verified((0..leaves).map(|_| OnceLock::new()).collect())
-    }
-}
-
-impl Verified {
-    fn get(&self, offset: u64) -> bool {
-        let (leaf, word, mask) = Verified::place(offset);
-        let leaf = self.0.get(leaf).and_then(OnceLock::get);
-        leaf.is_some_and(|leaf| leaf[word].load(Relaxed) & mask != 0)
-    }
-
-    fn set(&self, offset: u64) {
-        let (leaf, word, mask) = Verified::place(offset);
-        if let Some(leaf) = self.0.get(leaf) {
-            let leaf = leaf.get_or_init(|| Box::new([const { AtomicU64::new(0) }; 512]));
-            leaf[word].fetch_or(mask, Relaxed);
-        }
-    }
-
-    fn place(offset: u64) -> (usize, usize, u64) {
-        let slot = offset / ALIGN;
-        let (leaf, bit) = (slot / LEAF_BITS, slot % LEAF_BITS);
-        (leaf as usize, (bit / 64) as usize, 1 << (bit % 64))
     }
 }

@@ -7,7 +7,8 @@ use std::{collections::HashMap, fmt};
 
 use crate::{Content, Digest, Error, Node, Result, SnapshotId, Store, blob::List, dir::Dir};
 
-/// Problems that are told one by one; of the rest only the number is.
+/// Problems that are told one by one; of the rest only the number is, and the first of each root as long as there are not
+/// twice as many.
 pub(crate) const PROBLEMS_MAX: usize = 1000;
 
 /// Something that is referred to and is not as it should be.
@@ -31,8 +32,9 @@ pub(crate) struct Reach<'a> {
     /// Chunks that were reached, and whether they are sound. Apart from the rest, because a file may hold the very bytes of
     /// a dir object or a chunk list, and having met the file says nothing of what that object refers to.
     chunks: HashMap<Digest, bool>,
-    /// At most [`PROBLEMS_MAX`].
     pub(crate) problems: Vec<Problem>,
+    /// Nothing was told of the present root yet.
+    root_is_sound: bool,
     pub(crate) problem_count: u64,
     /// Objects that could not be read for what they refer to: what is below them is unknown.
     pub(crate) opaque: u64,
@@ -50,7 +52,28 @@ struct Frame {
 impl<'a> Reach<'a> {
     pub(crate) fn new(store: &'a Store, known_damage: &'a dyn Fn(Digest) -> Option<String>) -> Reach<'a> {
         let (seen, chunks) = (HashMap::new(), HashMap::new());
-        Reach { store, known_damage, seen, chunks, problems: Vec::new(), problem_count: 0, opaque: 0 }
+        let problems = Vec::new();
+        Reach {
+            store,
+            known_damage,
+            seen,
+            chunks,
+            problems,
+            root_is_sound: true,
+            problem_count: 0,
+            opaque: 0,
+        }
+    }
+
+    /// What is walked from here on is somebody else's.
+    pub(crate) fn begin_root(&mut self) {
+        self.root_is_sound = true;
+    }
+
+    /// Whether a further problem would only be counted.
+    fn has_told_enough(&self) -> bool {
+        let max = if self.root_is_sound { 2 * PROBLEMS_MAX } else { PROBLEMS_MAX };
+        self.problems.len() >= max
     }
 
     /// Whether anything led here.
@@ -66,12 +89,16 @@ impl<'a> Reach<'a> {
 
     /// Walks a snapshot.
     pub(crate) fn snapshot(&mut self, id: SnapshotId) -> Result<()> {
-        let path = format!("{id}:/");
-        let Some(snapshot) = self.node(id.0, &path, |store| store.snapshot(id))? else { return Ok(()) };
+        self.snapshot_of(id, &format!("{id}:/"))
+    }
+
+    /// Walks a snapshot whose root is called `path`.
+    pub(crate) fn snapshot_of(&mut self, id: SnapshotId, path: &str) -> Result<()> {
+        let Some(snapshot) = self.node(id.0, path, |store| store.snapshot(id))? else { return Ok(()) };
         if let Some(xattrs) = snapshot.xattrs {
-            self.xattrs(xattrs, &path)?;
+            self.xattrs(xattrs, path)?;
         }
-        self.dir(snapshot.dir, &path)
+        self.dir(snapshot.dir, path)
     }
 
     /// Walks a directory and all below it.
@@ -110,6 +137,23 @@ impl<'a> Reach<'a> {
             Content::Chunk(digest) => self.chunk(digest, size, path),
             Content::List(digest) => self.list(digest, size, path),
         }
+    }
+
+    /// Counts dir objects as reached, with their pages, and nothing below them. For when everything else was walked.
+    pub(crate) fn keep_dirs(&mut self, dirs: &[Digest]) -> Result<()> {
+        for digest in dirs {
+            if self.seen.contains_key(digest) {
+                continue;
+            }
+            match Dir::open(self.store, *digest) {
+                Ok(dir) => self.seen.extend((0..dir.page_count()).map(|page| (dir.page_digest(page), true))),
+                // Whoever remembers it is told so when he asks.
+                Err(Error::Corrupt { .. } | Error::Malformed { .. } | Error::Missing(_)) => {}
+                Err(other) => return Err(other),
+            }
+            self.seen.insert(*digest, true);
+        }
+        Ok(())
     }
 
     /// Walks a set of extended attributes. True if it is there.
@@ -167,8 +211,7 @@ impl<'a> Reach<'a> {
     /// Opens a directory, unless it was walked and all below it is sound.
     fn enter(&mut self, digest: Digest, path: &str, path_len: usize) -> Result<Option<Frame>> {
         let walked = self.seen.get(&digest).copied();
-        let told = self.problems.len() == PROBLEMS_MAX;
-        if walked == Some(true) || (walked.is_some() && told) {
+        if walked == Some(true) || (walked.is_some() && self.has_told_enough()) {
             return Ok(None);
         }
         let Some(dir) = self.node(digest, path, |store| Dir::open(store, digest))? else { return Ok(None) };
@@ -217,6 +260,11 @@ impl<'a> Reach<'a> {
         path: &str,
         read: impl FnOnce(&Store) -> Result<T>,
     ) -> Result<Option<T>> {
+        // What is in memory may be whole where the disk is not.
+        if let Some(reason) = (self.known_damage)(digest) {
+            self.opaque(digest, path, reason);
+            return Ok(None);
+        }
         match read(self.store) {
             Ok(value) => {
                 self.seen.insert(digest, true);
@@ -235,9 +283,7 @@ impl<'a> Reach<'a> {
             | Error::Malformed { .. }
             | Error::Missing(_)
             | Error::UnknownSnapshot(_) => {
-                self.seen.insert(digest, false);
-                self.opaque += 1;
-                self.problem(digest, path, &error);
+                self.opaque(digest, path, error);
                 Ok(())
             }
             // Not about this object: the walk itself cannot go on.
@@ -245,9 +291,16 @@ impl<'a> Reach<'a> {
         }
     }
 
+    fn opaque(&mut self, digest: Digest, path: &str, reason: impl fmt::Display) {
+        self.seen.insert(digest, false);
+        self.opaque += 1;
+        self.problem(digest, path, reason);
+    }
+
     fn problem(&mut self, digest: Digest, path: &str, reason: impl fmt::Display) {
         self.problem_count += 1;
-        if self.problems.len() < PROBLEMS_MAX {
+        if !self.has_told_enough() {
+            self.root_is_sound = false;
             self.problems.push(Problem { digest, path: path.to_owned(), reason: reason.to_string() });
         }
     }

@@ -50,6 +50,9 @@ pub(crate) fn rebuild_index(disk: &Arc<dyn Disk>) -> Result<Index> {
     let files = pack_files(disk)?;
     let packs: Vec<Pack> = files.iter().map(|(id, kind)| Pack::open(disk.clone(), *id, *kind)).collect();
     let change = survey(&packs, &|pack| pack.len())?;
+    // What a killed writer left may be in memory alone, and from here on the index vouches for it.
+    packs.iter().try_for_each(Pack::sync)?;
+    disk.sync_dir(PACKS_DIR).map_err(Error::io(disk.display(PACKS_DIR)))?;
     let highest = files.keys().last().copied();
     let index = Index::create(disk.clone(), &change, highest.map_or(1, |id| id + REBUILD_SKIP))?;
     tracing::warn!(objects = change.added.len(), packs = packs.len(), "the index was rebuilt");
@@ -58,7 +61,7 @@ pub(crate) fn rebuild_index(disk: &Arc<dyn Disk>) -> Result<Index> {
 
 /// What an index of `packs`, each up to the length that `end` gives, has to say.
 pub(crate) fn survey(packs: &[Pack], end: &dyn Fn(&Pack) -> Result<u64>) -> Result<Change> {
-    let mut objects: HashMap<Digest, (Location, bool)> = HashMap::new();
+    let mut objects: HashMap<Digest, Location> = HashMap::new();
     let mut change = Change::default();
     for pack in packs {
         let committed = end(pack)?;
@@ -67,10 +70,9 @@ pub(crate) fn survey(packs: &[Pack], end: &dyn Fn(&Pack) -> Result<u64>) -> Resu
             match found {
                 Found::Record { at, digest, intact, .. } => {
                     closed |= !intact;
-                    let known = objects.entry(digest).or_insert((at, intact));
-                    // A damaged record is named only if there is no better one: its reader is told what is wrong.
-                    if intact && !known.1 {
-                        *known = (at, intact);
+                    // A damaged record is not named: whoever puts the object again must not find that it is there already.
+                    if intact {
+                        objects.entry(digest).or_insert(at);
                     }
                 }
                 Found::Bad { offset, len, reason } => {
@@ -82,7 +84,7 @@ pub(crate) fn survey(packs: &[Pack], end: &dyn Fn(&Pack) -> Result<u64>) -> Resu
         })?;
         change.packs.insert(pack.id, Some(PackState { kind: pack.kind, committed, closed }));
     }
-    change.added = objects.into_iter().map(|(digest, (at, _))| (digest, at)).collect();
+    change.added = objects.into_iter().collect();
     change.added.sort_unstable_by_key(|(digest, _)| *digest);
     Ok(change)
 }

@@ -13,6 +13,7 @@ use parking_lot::RwLock;
 
 use crate::{
     Digest, Error, Result,
+    cache::Cache,
     catalogue::Catalogue,
     disk::Disk,
     gate::Gate,
@@ -23,7 +24,7 @@ use crate::{
     recover,
 };
 pub use crate::{
-    fsck::{Damage, FsckOptions, FsckProgress, FsckReport},
+    fsck::{Damage, FsckOptions, FsckProgress, FsckReport, Use},
     gate::Hold,
     gc::{GcProgress, GcReport, Roots},
     kept::Listed,
@@ -51,6 +52,10 @@ struct Shared {
     pool: Pool,
     /// Every pack that the index knows or a writer is filling. Locked for look-ups only, never across I/O.
     packs: RwLock<HashMap<u64, Arc<Pack>>>,
+    /// Objects of meta packs.
+    objects: Cache,
+    /// Chunks of which a part was asked for: whoever reads on wants the rest.
+    chunks: Cache,
 }
 
 /// Bounds that tests shrink.
@@ -60,11 +65,21 @@ pub struct Options {
     pub pack_bytes_max: u64,
     /// Bytes that a writer gathers before it writes them.
     pub batch_bytes: usize,
+    /// Directories, lists and attribute sets that are kept in memory.
+    pub object_cache_bytes: usize,
+    /// Chunks that are kept in memory.
+    pub chunk_cache_bytes: usize,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { pack_bytes_max: PACK_BYTES_MAX, batch_bytes: 2 << 20 }
+        Options {
+            pack_bytes_max: PACK_BYTES_MAX,
+            batch_bytes: 2 << 20,
+            // The directories of 100,000 files: a source tree that is in use stays, a larger one is read again.
+            object_cache_bytes: 16 << 20,
+            chunk_cache_bytes: 8 << 20,
+        }
     }
 }
 
@@ -89,7 +104,7 @@ impl Store {
 
     /// [`Store::open`] with other bounds.
     pub fn open_with(disk: Arc<dyn Disk>, options: Options) -> Result<Store> {
-        assert!(options.pack_bytes_max <= PACK_BYTES_MAX, "a pack's map covers the largest pack");
+        assert!(options.pack_bytes_max <= PACK_BYTES_MAX, "the format bounds a pack");
         make_dirs(&disk)?;
         let store = Store::assemble(disk.clone(), options, recover::open_index(&disk)?)?;
         // A kept snapshot that the index does not know means that the index is older than the catalogue, unless it was
@@ -118,6 +133,8 @@ impl Store {
             gate: Arc::default(),
             pool: Pool::default(),
             packs: RwLock::new(packs),
+            objects: Cache::new(options.object_cache_bytes),
+            chunks: Cache::new(options.chunk_cache_bytes),
         }));
         let catalogue = Catalogue::open(&disk, || store.found_snapshots())?;
         store.0.catalogue.set(catalogue).expect("set once, here");
@@ -153,23 +170,46 @@ impl Store {
         Ok(())
     }
 
-    /// The bytes of an object, verified when they are first touched by this process. What an object is called does not
+    /// The bytes of an object, checked against its digest when they come into memory. What an object is called does not
     /// depend on its kind: equal bytes are one object.
     pub fn object(&self, _kind: ObjectKind, digest: Digest) -> Result<Object> {
-        self.find(digest, |pack, at| pack.object(digest, at))
+        if let Some(object) = self.0.objects.get(digest) {
+            return Ok(object);
+        }
+        let object = self.find(digest, |pack, at| pack.object(digest, at))?;
+        Ok(self.0.objects.put(digest, object))
     }
 
-    /// Copies part of a chunk: fills `buf` from `offset` of the object. For file data: pread, never a map.
+    /// Copies part of a chunk: fills `buf` from `offset` of the object. Every byte was checked when it came into memory,
+    /// which takes all of the chunk: one that is read in part is kept for a while.
     pub fn read_chunk(&self, digest: Digest, offset: u64, buf: &mut [u8]) -> Result<()> {
-        self.find(digest, |pack, at| {
-            if offset.checked_add(buf.len() as u64).is_none_or(|end| end > u64::from(at.len)) {
-                return Err(Error::Malformed {
-                    what: "chunk",
-                    reason: "shorter than what refers to it says",
-                });
+        let end = offset.saturating_add(buf.len() as u64);
+        let too_short = || Error::Malformed { what: "chunk", reason: "shorter than what refers to it says" };
+        if let Some(chunk) = self.0.chunks.get(digest) {
+            let part = chunk.get(offset as usize..end as usize).ok_or_else(too_short)?;
+            buf.copy_from_slice(part);
+            return Ok(());
+        }
+        let part = self.find(digest, |pack, at| {
+            if end > u64::from(at.len) {
+                return Err(too_short());
             }
-            pack.read(digest, at, offset, buf)
-        })
+            if offset == 0 && end == u64::from(at.len) {
+                return pack.read(digest, at, buf).map(|()| None);
+            }
+            pack.checked(digest, at).map(Some)
+        })?;
+        if let Some(chunk) = part {
+            buf.copy_from_slice(&chunk[offset as usize..end as usize]);
+            self.0.chunks.put(digest, chunk);
+        }
+        Ok(())
+    }
+
+    /// Forgets what is in memory: the next reader hears what the disk says.
+    pub(crate) fn forget_cached(&self) {
+        self.0.objects.clear();
+        self.0.chunks.clear();
     }
 
     /// Bytes of an object, without reading them; None if it is not in the store.

@@ -1,7 +1,7 @@
 //! The real disk: files under one directory of this host, through std and a few system calls.
 //!
-//! The crate's only unsafe code is here: the memory map and `sync_file_range`, which neither std nor nix wraps.
-#![expect(unsafe_code, reason = "mmap and sync_file_range have no safe wrapper")]
+//! The crate's only unsafe code is here: `sync_file_range`, which neither std nor nix wraps.
+#![expect(unsafe_code, reason = "sync_file_range has no safe wrapper")]
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
@@ -16,7 +16,7 @@ use std::{
 
 use nix::fcntl::{FallocateFlags, fallocate};
 
-use crate::disk::{Disk, DiskFile, Map, Open, Space};
+use crate::disk::{Disk, DiskFile, Open, Space};
 
 /// The files under `root`.
 #[derive(Debug)]
@@ -134,16 +134,6 @@ impl DiskFile for SysFile {
     fn punch(&self, offset: u64, len: u64) -> io::Result<()> {
         let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
         Ok(fallocate(&self.0, flags, signed(offset)?, signed(len)?)?)
-    }
-
-    fn map(&self, len: u64) -> io::Result<Map> {
-        let len = usize::try_from(len).map_err(|_| io::ErrorKind::InvalidInput)?;
-        // SAFETY: a map is unsound if its bytes change or vanish under a reader. The file is private to this process
-        // (mode 0600, in a directory of mode 0700, behind the state directory's lock). It is append-only: bytes are
-        // written before anything refers to them and never again, and callers read only below the length they have
-        // checked, so pages behind the end are never touched. Deleting the file leaves the map's pages in place.
-        let map = unsafe { memmap2::MmapOptions::new().len(len).map(&self.0)? };
-        Ok(Map::Real(map))
     }
 }
 

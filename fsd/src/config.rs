@@ -19,11 +19,14 @@ The file is TOML: `state`, `socket`, `mount` (a list), `log_format`, `log_level`
 
 Signals: SIGTERM and SIGINT unmount everything and end the daemon. Whatever else ends it loses nothing acknowledged.
 
-Exit codes: 0 stopped by a signal; 1 another daemon has the state or the socket; 2 anything else that keeps it from starting.
+Exit codes: 0 stopped by a signal, or checked and nothing is wrong; 1 another daemon has the state or the socket; 2 anything else that keeps it from starting, or damage that is left.
 
 Examples:
   aetherfsd
   aetherfsd --state ~/aether --mount work:/mnt/work
+  aetherfsd --state ~/aether --check
+  aetherfsd --state ~/aether --check --repair
+  aetherfsd --state ~/aether --check --accept-loss
   AETHERFS_STATE=~/aether aetherfsd --log-format json --log-level debug 2>>~/aether.log";
 
 /// Serve the sessions of one state directory: mount them, fork them, answer aetherctl
@@ -53,6 +56,13 @@ pub struct Args {
     /// Start although part of the log is damaged, without what that part held
     #[arg(long)]
     pub accept_loss: bool,
+    /// Check the state instead of serving it, print what is damaged, and end. For a state whose daemon does not start; of one
+    /// that runs ask `aetherctl fsck`
+    #[arg(long)]
+    pub check: bool,
+    /// With --check: mend the index, move what is intact out of damaged packs, and set those aside as *.lost
+    #[arg(long, requires = "check")]
+    pub repair: bool,
 }
 
 /// How log lines look.
@@ -90,6 +100,10 @@ pub struct Config {
     pub log_level: String,
     /// Start although the log is damaged.
     pub accept_loss: bool,
+    /// Check and end.
+    pub check: bool,
+    /// Mend what a check finds.
+    pub repair: bool,
 }
 
 /// The configuration file.
@@ -211,6 +225,8 @@ impl Config {
             log_format: args.log_format.or(file.log_format).unwrap_or_default(),
             log_level: log_level.or(file.log_level).unwrap_or_else(|| "info".to_owned()),
             accept_loss: args.accept_loss,
+            check: args.check,
+            repair: args.repair,
         })
     }
 }
@@ -233,6 +249,12 @@ fn parse_file(path: &Path, text: &str) -> Result<ConfigFile, ConfigError> {
         let reason = error.message().replace('\n', " ");
         ConfigError::Malformed { path: path.to_owned(), line, reason }
     })
+}
+
+/// Whether the text is a configuration file. A door for the fuzz targets.
+#[doc(hidden)]
+pub fn check_file(text: &str) -> Result<(), ConfigError> {
+    parse_file(Path::new("fuzzed.toml"), text).map(drop)
 }
 
 /// At the first colon: session names may have none here, directories may.

@@ -81,6 +81,7 @@ impl DaemonError {
 
 /// Serves until a signal says stop.
 pub fn run(config: &Config) -> Result<(), DaemonError> {
+    crate::sys_heap::give_large_buffers_back();
     if let Err(error) = raise_open_files() {
         tracing::warn!(%error, "cannot raise the number of open files");
     }
@@ -120,7 +121,8 @@ pub fn run(config: &Config) -> Result<(), DaemonError> {
     Ok(())
 }
 
-fn open_engine(state: &StateDir, accept_loss: bool) -> Result<Arc<Engine>, DaemonError> {
+/// Opens what is in a state that is this process's.
+pub(crate) fn open_engine(state: &StateDir, accept_loss: bool) -> Result<Arc<Engine>, DaemonError> {
     let disk = SysDisk::open(state.path()).map_err(cas::Error::io(state.path()))?;
     let disk: Arc<dyn Disk> = Arc::new(disk);
     let store = Store::open(Arc::clone(&disk))?;

@@ -93,6 +93,12 @@ pub fn memory_rss_bytes() -> u64 {
     pages.unwrap_or(0).saturating_mul(page_bytes())
 }
 
+/// File descriptors that this process has open; 0 where /proc does not say.
+pub fn open_files() -> u64 {
+    // The one that reads the directory is not counted.
+    fs::read_dir("/proc/self/fd").map_or(0, |fds| (fds.count() as u64).saturating_sub(1))
+}
+
 fn page_bytes() -> u64 {
     let size = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE);
     size.ok().flatten().map_or(4096, |bytes| bytes as u64)

@@ -5,6 +5,8 @@ pub mod daemon;
 pub mod fuse;
 pub mod host;
 pub mod logs;
+pub mod offline;
 pub mod serve;
 pub mod session;
 pub mod state_dir;
+mod sys_heap;

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use fsd::{
     config::{Args, Config, Surroundings},
-    daemon, logs,
+    daemon, logs, offline,
 };
 
 fn main() -> ExitCode {
@@ -19,6 +19,13 @@ fn main() -> ExitCode {
     };
     if let Err(error) = logs::start(config.log_format, &config.log_level) {
         return refuse(&format!("log level {:?}: {error}", config.log_level), 2);
+    }
+    if config.check {
+        return match offline::check(&config) {
+            Ok(true) => ExitCode::SUCCESS,
+            Ok(false) => ExitCode::from(2),
+            Err(error) => refuse(&error, error.exit_code()),
+        };
     }
     match daemon::run(&config) {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,5 +1,5 @@
-//! A disk that fills up at random moments: the caller is told, nothing is corrupted, what gives space back still works, and
-//! so does everything once there is room again.
+//! A disk that fills up, at random moments and at every moment of an operation: the caller is told, nothing is corrupted,
+//! what gives space back still works, and so does everything once there is room again.
 #![allow(
     dead_code,
     clippy::unwrap_used,
@@ -9,8 +9,11 @@
 mod common;
 mod model;
 
-use cas::{Kind, disk::Disk};
+use std::sync::atomic::AtomicBool;
+
+use cas::{Kind, disk::Disk, sim::SimDisk};
 use common::{
+    base,
     host::{Opening, tight},
     random, seeded, setting,
     template::Template,
@@ -18,6 +21,7 @@ use common::{
 use fsd::session::{Allocate, Error, Limits, Name, New, ROOT, Rename, SetAttrs, Writer};
 use model::{
     engine::EngineTarget,
+    history::observe,
     ops::{self, Op, Step},
     runner::Runner,
     target::Target,
@@ -136,4 +140,120 @@ fn a_full_disk_does_not_keep_the_engine_from_starting() {
     session.lookup(ROOT, &name(&format!("file {}", made - 1))).unwrap();
     session.unlink(ROOT, &name("small")).unwrap();
     engine.discard(&session).unwrap();
+}
+
+/// Something that needs room, on a state that has sessions 0 and 1 and a snapshot that nobody needs any more.
+type Operation<'a> = (&'static str, &'a dyn Fn(&EngineTarget) -> Result<(), Error>);
+
+/// A state after a short history, and how it was opened.
+fn prepared() -> (SimDisk, EngineTarget) {
+    let limits = Limits { log_file_bytes: 8 << 10, segment_bytes_min: 4 << 10, ..tight() };
+    let opening = Opening { limits, pack_bytes_max: 24 << 10, ..Opening::first(1) };
+    let (mut target, _) = Template::of(base::small_tree(), &opening).start(opening);
+    let session = target.session(0);
+    let ino = session.make(ROOT, &name("file"), file()).unwrap().ino;
+    session.write(ino, 0, &[1; 7000]).unwrap();
+    let sealed = target.engine.seal(&session, true, &mut |_| {}).unwrap().snapshot;
+    session.write(ino, 100, &[2; 9000]).unwrap();
+    session.unlink(ROOT, &name("from the root")).unwrap();
+    target.engine.seal(&session, true, &mut |_| {}).unwrap();
+    target.engine.forget_snapshot(sealed).unwrap();
+    session.write(ino, 300, &[3; 5000]).unwrap();
+    target.ids.push(target.engine.fork(&session, &[None]).unwrap()[0].id());
+    session.write(ino, 700, &[4; 2000]).unwrap();
+    (target.disk.kill(), target)
+}
+
+/// Whatever call of an operation finds the disk full: it is refused and has changed nothing, or it is done; removals go on;
+/// and with room everything works.
+#[test]
+fn the_disk_may_fill_up_at_every_call() {
+    let (disk, target) = prepared();
+    let source = tempfile::tempdir().unwrap();
+    std::fs::write(source.path().join("one"), vec![1; 3000]).unwrap();
+    std::fs::write(source.path().join("two"), vec![2; 30_000]).unwrap();
+    let not_cancelled = AtomicBool::new(false);
+    let ino = |target: &EngineTarget| target.session(0).lookup(ROOT, &name("file")).unwrap().ino;
+    let operations: [Operation<'_>; 10] = [
+        ("import", &|t| t.engine.import(source.path(), None, &|_| {}, &not_cancelled).map(drop)),
+        ("write", &|t| t.session(0).write(ino(t), 50, &[9; 20_000])),
+        ("overwrite", &|t| t.session(0).write(ino(t), 800, &[9; 100])),
+        ("make", &|t| t.session(0).make(ROOT, &name("new"), file()).map(drop)),
+        ("seal", &|t| t.engine.seal(&t.session(0), false, &mut |_| {}).map(drop)),
+        ("keep", &|t| t.engine.seal(&t.session(1), true, &mut |_| {}).map(drop)),
+        ("gc", &|t| t.engine.gc(false, &mut |_| {}).map(drop)),
+        ("fork", &|t| t.engine.fork(&t.session(0), &[None]).map(drop)),
+        ("create", &|t| t.engine.create(None, None, (0, 0)).map(drop)),
+        ("anchor", &|t| t.session(0).write_anchor()),
+    ];
+    let (mut refused, mut runs) = (0, 0);
+    for (what, operation) in operations {
+        for bytes in [0, 200, 6000] {
+            for call in 1.. {
+                let disk = disk.kill();
+                let t = EngineTarget::open(disk, target.opening.clone(), target.ids.clone()).unwrap();
+                let said = |why: String| format!("{what}, {bytes} bytes of room from call {call} on: {why}");
+                let before = observe(&t).unwrap();
+                t.disk.fill_after(call, bytes);
+                let done = operation(&t);
+                let over = t.disk.is_armed();
+                t.disk.clear_faults();
+                let after = observe(&t).unwrap_or_else(|why| panic!("{}", said(why)));
+                match &done {
+                    Ok(()) => {}
+                    Err(Error::NoSpace) => {
+                        assert!(after == before, "{}", said("it changed something".into()))
+                    }
+                    Err(error) => panic!("{}", said(error.to_string())),
+                }
+                if !over {
+                    t.session(0)
+                        .unlink(ROOT, &name("small"))
+                        .unwrap_or_else(|e| panic!("{}", said(e.to_string())));
+                    t.engine.discard(&t.session(1)).unwrap_or_else(|e| panic!("{}", said(e.to_string())));
+                    t.disk.set_space_free(ROOMY);
+                    t.engine.settle();
+                    if done.is_err() && what != "keep" {
+                        operation(&t).unwrap_or_else(|e| panic!("{}", said(format!("with room again: {e}"))));
+                    }
+                }
+                let last = observe(&t).unwrap();
+                let again = EngineTarget::open(t.disk.kill(), t.opening.clone(), t.ids.clone());
+                let again = again.unwrap_or_else(|e| panic!("{}", said(e.to_string())));
+                assert!(observe(&again).unwrap() == last, "{}", said("a restart changed something".into()));
+                (refused, runs) = (refused + done.is_err() as u32, runs + 1);
+                if over {
+                    break;
+                }
+            }
+        }
+    }
+    assert!(refused > runs / 10, "of {runs} operations {refused} were refused");
+}
+
+/// A start that finds the disk full anywhere works: the log has its reserve.
+#[test]
+fn the_disk_may_fill_up_at_every_call_of_a_start() {
+    let (disk, target) = prepared();
+    let before = observe(&target).unwrap();
+    for bytes in [0, 200, 6000] {
+        for call in 1.. {
+            let disk = disk.kill();
+            disk.fill_after(call, bytes);
+            let opened = EngineTarget::open(disk.clone(), target.opening.clone(), target.ids.clone());
+            let opened = opened.unwrap_or_else(|error| panic!("{bytes} bytes from call {call} on: {error}"));
+            let over = disk.is_armed();
+            assert!(observe(&opened).unwrap() == before, "{bytes} bytes from call {call} on");
+            opened.session(0).unlink(ROOT, &name("small")).unwrap();
+            opened.engine.discard(&opened.session(1)).unwrap();
+            let left = observe(&opened).unwrap();
+            let disk = disk.kill();
+            disk.set_space_free(ROOMY);
+            let again = EngineTarget::open(disk, target.opening.clone(), target.ids.clone()).unwrap();
+            assert!(observe(&again).unwrap() == left, "{bytes} bytes from call {call} on, then room");
+            if over {
+                break;
+            }
+        }
+    }
 }

@@ -1,7 +1,9 @@
 //! The service as a client sees it: started in this process on a state of its own, driven over its socket.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests; what is unexpected ends the test")]
+#![allow(dead_code, reason = "a module shared by several test programs")]
 
+#[allow(dead_code, reason = "shared with tests/limits.rs")]
 mod daemon;
 
 use std::{fs, os::unix::fs::symlink, path::Path};

@@ -140,7 +140,7 @@ fn check_script(name: &str, root: &Path) -> Option<String> {
         return Some(format!("{name} cannot be run"));
     }
     let runs = |runner: &&str| fs::read_to_string(root.join(runner)).is_ok_and(|text| text.contains(name));
-    (!RUNNERS.iter().any(|runner| runs(&runner))).then(|| format!("nothing runs {name}"))
+    (!RUNNERS.iter().any(|runner| runs(runner))).then(|| format!("nothing runs {name}"))
 }
 
 fn root() -> PathBuf {

@@ -119,7 +119,7 @@ fn cut_power_everywhere(seed: u64, fault: Option<Fault>) -> Result<(), String> {
         if random(&mut chance).is_multiple_of(8) {
             runner.world.adopt(&found);
             target = again;
-            runner.history = Some(History::new(found));
+            runner.history = Some(History::new(moment(&runner.world)));
         }
     }
     Ok(())

@@ -123,3 +123,36 @@ fn what_cannot_be_configured_is_named() {
     assert!(said.contains("--mount nobody:/tmp") && said.contains("nobody"), "{said}");
     assert!(!state.join("aetherfsd.sock").exists(), "a daemon that did not start leaves no socket");
 }
+
+#[test]
+fn a_state_without_a_daemon_is_checked_and_mended() {
+    let (_dir, state) = state();
+    start(&state).stop();
+    let check = |more: &[&str]| {
+        let output = aetherfsd(&state).arg("--check").args(more).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+    };
+    assert_eq!(check(&[]), (Some(0), String::new()));
+    let packs = state.join("store/packs");
+    let names = || -> Vec<String> {
+        let entries = fs::read_dir(&packs).unwrap();
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    };
+    let pack = packs.join(names().iter().find(|name| name.ends_with(".meta")).unwrap());
+    let mut bytes = fs::read(&pack).unwrap();
+    // The first byte of the first object: headers of pack and record have 64 bytes each.
+    bytes[128] ^= 1;
+    fs::write(&pack, bytes).unwrap();
+    let (code, said) = check(&[]);
+    assert!(code == Some(2) && said.contains("store/packs/") && said.contains("the empty tree"), "{said}");
+    let (code, said) = check(&["--repair", "--log-format", "json"]);
+    assert!(code == Some(2) && said.contains(r#""clean":false"#), "{said}");
+    assert!(
+        names().iter().any(|name| name.ends_with(".meta.lost")),
+        "what is damaged is kept: {:?}",
+        names()
+    );
+    // What every start stores again is whole again.
+    assert_eq!(check(&[]), (Some(0), String::new()));
+    assert_eq!(start(&state).stop(), Some(0));
+}

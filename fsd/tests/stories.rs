@@ -206,6 +206,28 @@ fn a_removed_directory_is_no_place_for_a_hard_link() {
     }
 }
 
+/// A directory was moved out of another one, which was removed then; a seal did not look into the moved one, because it
+/// looked for it where the base has it, and stored a hard-linked file there without what had been written.
+#[test]
+fn a_hard_link_below_what_was_moved_out_of_a_removed_directory_is_sealed() {
+    let mut target = start();
+    let dir = || fsd::session::New { kind: cas::Kind::Dir, ..file() };
+    let a = target.make(0, ROOT, b"a", dir()).unwrap().ino;
+    let b = target.make(0, a, b"b", dir()).unwrap().ino;
+    let c = target.make(0, b, b"c", dir()).unwrap().ino;
+    let ino = target.lookup(0, ROOT, b"from the root").unwrap().ino;
+    target.link(0, ino, c, b"fourth name").unwrap();
+    target.seal(0, &mut |_| {}).unwrap();
+    target.rename(0, (a, b"b"), (ROOT, b"b"), Rename::Replace).unwrap();
+    target.forget(0, a, 1);
+    target.rmdir(0, ROOT, b"a").unwrap();
+    target.write(0, ino, 0, b"NAMES").unwrap();
+    let live = target.picture(0).unwrap();
+    let sealed = target.seal(0, &mut |_| {}).unwrap();
+    model::picture::compare(&sealed, &live).unwrap();
+    assert!(sealed[&b"b/c/fourth name"[..]].bytes.starts_with(b"NAMES in two"));
+}
+
 /// After a kill, a start took for durable what only the page cache of the last run held; a sync then did nothing, and
 /// power loss took what it had promised.
 #[test]
@@ -222,6 +244,109 @@ fn a_sync_after_a_kill_covers_what_the_last_run_wrote() {
     let left = target.disk.crash(&mut || 2);
     let again = EngineTarget::open(left, target.opening.rebooted(), target.ids.clone()).unwrap();
     History::new(moment(&world)).explain(&observe(&again).unwrap()).unwrap();
+}
+
+/// A disk that did not answer once at a start had a segment taken for lost: it was left out of the sync, and the next power
+/// loss took what had been synced.
+#[test]
+fn a_segment_that_cannot_be_looked_at_is_not_taken_for_lost() {
+    let mut target = start();
+    let ino = target.make(0, ROOT, b"file", file()).unwrap().ino;
+    target.write(0, ino, 0, &[5; 3000]).unwrap();
+    let (mut refused, mut call) = (0, 1);
+    loop {
+        let disk = target.disk.kill();
+        disk.fail_read_after(call);
+        let opened = EngineTarget::open(disk.clone(), target.opening.clone(), target.ids.clone());
+        let over = disk.is_armed();
+        disk.clear_faults();
+        refused += opened.is_err() as u32;
+        if let Ok(mut opened) = opened {
+            opened.sync().unwrap();
+            let left = disk.crash(&mut || 2);
+            let mut again = EngineTarget::open(left, opened.opening.rebooted(), opened.ids.clone()).unwrap();
+            assert_eq!(again.picture(0).unwrap()[&b"file"[..]].bytes.len(), 3000, "call {call}");
+        }
+        call += 1;
+        if over {
+            break;
+        }
+    }
+    assert!(refused > 5, "{refused} of {call} starts failed");
+}
+
+/// After power loss a start removed what did not count of the log before it had its own file. If it was cut there, what had
+/// told that all before was durable was gone, and the start after it dropped what had been synced.
+#[test]
+fn a_start_that_is_cut_anywhere_loses_nothing_synced() {
+    let mut target = start();
+    let ino = target.make(0, ROOT, b"file", file()).unwrap().ino;
+    target.write(0, ino, 0, &[5; 3000]).unwrap();
+    target.sync().unwrap();
+    // The file of the log that this start makes says that all before it is durable, and holds no record that counts.
+    target.reopen();
+    target.make(0, ROOT, b"not synced", file()).unwrap();
+    let left = target.disk.crash(&mut || 2);
+    for call in 0.. {
+        let disk = left.kill();
+        disk.crash_after(call);
+        let opened = EngineTarget::open(disk.clone(), target.opening.rebooted(), target.ids.clone());
+        for again in [disk.kill(), disk.crash(&mut || 0), disk.crash(&mut || 2)] {
+            let opening = target.opening.rebooted().rebooted();
+            let mut again = EngineTarget::open(again, opening, target.ids.clone()).unwrap();
+            assert_eq!(again.picture(0).unwrap()[&b"file"[..]].bytes.len(), 3000, "cut behind {call} calls");
+        }
+        if opened.is_ok() {
+            break;
+        }
+    }
+}
+
+/// The anchor of a seal was written, and the disk said that it was not: the session stayed on its old base, gc took the
+/// snapshot away, and after a kill the replay found the anchor.
+#[test]
+fn what_a_failed_append_leaves_is_not_found_behind_a_gc() {
+    let (start, _) = Template::get().start(Opening::first(3));
+    let mut failed = 0;
+    for call in 1.. {
+        let mut target =
+            EngineTarget::open(start.disk.kill(), start.opening.clone(), start.ids.clone()).unwrap();
+        let ino = target.lookup(0, ROOT, b"small").unwrap().ino;
+        target.write(0, ino, 0, b"changed").unwrap();
+        target.sync().unwrap();
+        let before = target.picture(0).unwrap();
+        target.disk.fail_with(call, cas::sim::Failure::Late);
+        let sealed = target.seal(0, &mut |_| {});
+        let over = target.disk.is_armed();
+        if sealed.is_err() && target.gc().is_ok() {
+            failed += 1;
+            target.reopen();
+            assert!(target.picture(0).unwrap() == before, "call {call}");
+        }
+        if over {
+            break;
+        }
+    }
+    assert!(failed > 2, "{failed} seals failed");
+}
+
+/// A hard-linked file was held open by a name that was removed, and a seal left it with one other name in a directory that
+/// the kernel had never asked for; writes to it failed with ESTALE.
+#[test]
+fn a_held_file_whose_last_name_nobody_looked_up_can_be_written() {
+    let mut target = start();
+    let sub = target.lookup(0, ROOT, b"sub").unwrap().ino;
+    let other = target.lookup(0, sub, b"other").unwrap().ino;
+    target.unlink(0, other, b"from deep").unwrap();
+    target.forget(0, other, 1);
+    target.forget(0, sub, 1);
+    let ino = target.lookup(0, ROOT, b"from the root").unwrap().ino;
+    target.unlink(0, ROOT, b"from the root").unwrap();
+    target.seal(0, &mut |_| {}).unwrap();
+    target.write(0, ino, 0, b"NAMES").unwrap();
+    let live = target.picture(0).unwrap();
+    assert!(live[&b"sub/deep/linked"[..]].bytes.starts_with(b"NAMES in two"));
+    model::picture::compare(&target.seal(0, &mut |_| {}).unwrap(), &live).unwrap();
 }
 
 /// A change so deep in an untouched tree that the directories above it did not fit into one record could not be made.
@@ -283,4 +408,25 @@ fn an_access_list_and_the_permission_bits_are_one_thing() {
     session.remove_xattr(ino, LIST).unwrap();
     session.remove_xattr(ino, LIST).expect("every inode has a list, if only in its bits");
     assert_eq!(session.stat(ino).unwrap().attrs.mode, 0o610);
+}
+
+/// The kernel knows an inode by its place in a directory that a seal wrote anew; gc removed the old object, and the inode,
+/// which nobody had touched, could not be found any more.
+#[test]
+fn what_the_kernel_knows_is_found_after_a_seal_and_a_gc() {
+    let mut target = start();
+    let sub = target.lookup(0, ROOT, b"sub").unwrap().ino;
+    let wide = target.lookup(0, ROOT, b"wide").unwrap().ino;
+    target.make(0, ROOT, b"first", file()).unwrap();
+    target.make(0, wide, b"first", file()).unwrap();
+    target.seal(0, &mut |_| {}).unwrap();
+    // In the present base, which no snapshot keeps.
+    let known: Vec<u64> =
+        [b"f007", b"f300"].iter().map(|name| target.lookup(0, wide, *name).unwrap().ino).collect();
+    target.make(0, wide, b"second", file()).unwrap();
+    target.seal(0, &mut |_| {}).unwrap();
+    target.gc().unwrap();
+    for ino in known.into_iter().chain([sub, wide]) {
+        assert_eq!(target.stat(0, ino).unwrap().ino, ino);
+    }
 }

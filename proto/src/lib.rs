@@ -20,5 +20,7 @@ pub const READ_FRAME_BYTES_MAX: usize = 256 << 10;
 pub const FORK_COUNT_MAX: u32 = 1000;
 /// The most sessions that one request discards.
 pub const DISCARD_COUNT_MAX: usize = 10_000;
+/// The longest ID, prefix of one, or label. It is the label's: no ID is as long.
+pub const ID_BYTES_MAX: usize = 128;
 /// The longest path inside a session.
 pub const PATH_BYTES_MAX: usize = 4096;

@@ -12,6 +12,8 @@ use std::{io, ops::Range};
 
 use base::Base;
 pub(crate) use list::ListBuilder;
+#[cfg(any(test, feature = "simulation"))]
+pub(crate) use list::rewrite_list;
 pub use list::{Extent, List};
 pub(crate) use split::{Piece, Sink, unreadable};
 

@@ -58,6 +58,11 @@ impl<'a> Index<'a> {
         Index { bytes, pages }
     }
 
+    /// All of the `bytes` that [`Index::check`] has passed before.
+    pub(super) fn opened(bytes: &'a [u8]) -> Index<'a> {
+        Index { bytes, pages: u32_at(bytes, HEADER_LEN) }
+    }
+
     pub(super) fn pages(&self) -> u32 {
         self.pages
     }

@@ -5,6 +5,8 @@
 //! loading of a page.
 
 mod build;
+#[cfg(any(test, feature = "simulation"))]
+pub(crate) mod fuzzing;
 mod header;
 mod index;
 mod leaf;
@@ -63,13 +65,30 @@ impl Totals {
     }
 }
 
+/// A directory that can be opened again. Whoever remembers many directories keeps these: their bytes come and go. Clones
+/// share a few bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DirName(Arc<Digest>);
+
+impl DirName {
+    /// The digest of the dir object.
+    pub fn digest(&self) -> Digest {
+        *self.0
+    }
+
+    /// Opens the directory: out of memory if it was in use lately, else as [`Dir::open`] does.
+    pub fn open(&self, store: &Store) -> Result<Dir> {
+        Dir::read(store, self.clone())
+    }
+}
+
 /// A directory's entries, read in place. Cheap to clone; keeps the memory it stands in alive.
 #[derive(Clone, Debug)]
 pub struct Dir(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    digest: Digest,
+    name: DirName,
     count: u32,
     totals: Totals,
     object: Object,
@@ -89,21 +108,28 @@ struct Wide {
 impl Dir {
     /// Reads (and checks) the dir object `digest`. The pages of a wide directory are read when they are first needed.
     pub fn open(store: &Store, digest: Digest) -> Result<Dir> {
-        let object = store.object(ObjectKind::Dir, digest)?;
+        DirName(Arc::new(digest)).open(store)
+    }
+
+    fn read(store: &Store, name: DirName) -> Result<Dir> {
+        let object = store.object(ObjectKind::Dir, *name.0)?;
         let Header { shape, count, totals, .. } = Header::read(&object)?;
+        object.check_once(ObjectKind::Dir, || check_dir(&object))?;
         let wide = match shape {
-            Shape::Index => Some(Wide::open(store, Index::check(&object)?.0)),
-            Shape::Whole | Shape::Page => {
-                Leaf::check(&object, Shape::Whole)?;
-                None
-            }
+            Shape::Index => Some(Wide::open(store, Index::opened(&object))),
+            Shape::Whole | Shape::Page => None,
         };
-        Ok(Dir(Arc::new(Inner { digest, count, totals, object, wide })))
+        Ok(Dir(Arc::new(Inner { name, count, totals, object, wide })))
+    }
+
+    /// The directory without its bytes.
+    pub fn name(&self) -> DirName {
+        self.0.name.clone()
     }
 
     /// The digest of the dir object.
     pub fn digest(&self) -> Digest {
-        self.0.digest
+        *self.0.name.0
     }
 
     /// Entries in all pages.
@@ -147,7 +173,7 @@ impl Dir {
     /// The digest of a page: equal digests, equal entries. For a directory of one page that of the directory.
     pub fn page_digest(&self, page: u32) -> Digest {
         match &self.0.wide {
-            None => self.0.digest,
+            None => self.digest(),
             Some(_) => self.index().page(page).digest,
         }
     }
@@ -208,9 +234,11 @@ impl Wide {
 }
 
 /// Checks a page, and that it is the one its index speaks of.
-fn check_page(bytes: &[u8], index: Index<'_>, page: u32) -> Result<()> {
+fn check_page(object: &Object, index: Index<'_>, page: u32) -> Result<()> {
     let known = index.page(page);
-    let (leaf, header) = Leaf::check(bytes, Shape::Page)?;
+    object.check_once(ObjectKind::DirPage, || check_dir_page(object))?;
+    let header = Header::read(object)?;
+    let leaf = Leaf::checked(object, header.count);
     if header.count != known.count || header.totals != known.totals || leaf.name(0) != known.first_name {
         return Err(malformed("a page that is not as its index says"));
     }

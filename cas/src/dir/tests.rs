@@ -246,8 +246,9 @@ fn an_index_knows_its_pages() {
     assert_eq!(header.totals.files, 5000);
     let objects = page_objects(&entries);
     for (number, page) in pages(&entries).enumerate() {
-        assert!(check_page(&objects[number], index, number as u32).is_ok());
-        assert!(check_page(&objects[number], index, (number as u32 + 1) % index.pages()).is_err());
+        let object = Object::new(objects[number].clone().into());
+        assert!(check_page(&object, index, number as u32).is_ok());
+        assert!(check_page(&object, index, (number as u32 + 1) % index.pages()).is_err());
         for entry in page {
             assert_eq!(index.page_of(&entry.name), number as u32);
         }

@@ -1,4 +1,4 @@
-//! `aetherctl fsck`: verifies every stored byte.
+//! `aetherctl fsck`: verifies every stored byte, and what is not stored yet.
 
 use proto::v1::fsck_event::Event;
 use proto::v1::{FsckDone, FsckFinding, FsckKind, FsckRequest};
@@ -13,13 +13,18 @@ use crate::text::{duration, size};
 /// Findings that `--json` holds until the end; the daemon counts them all.
 const FINDINGS_MAX: usize = 100_000;
 
-/// Verify every stored byte
+/// Verify every stored byte, the log, and changes that are not sealed yet
 ///
-/// What is damaged is printed a line each, then what was read. Exits with 2 if damage is left.
+/// What is damaged is printed a line each, with the sessions and paths that it hits, then what was read. Exits with 2 if damage
+/// is left. Of a state whose daemon does not start ask `aetherfsd --check`.
 #[derive(clap::Args)]
-#[command(after_help = "Examples:\n  aetherctl fsck\n  aetherctl fsck --repair")]
+#[command(after_help = "Examples:
+  aetherctl fsck
+  aetherctl --json fsck | jq '.findings[] | select(.repaired | not)'
+  aetherctl fsck --repair")]
 pub(crate) struct Args {
-    /// Rebuild what can be rebuilt (the index), set aside what cannot
+    /// Rebuild what can be rebuilt (the index, the log), move what is intact out of damaged packs, and set those aside as
+    /// *.lost. Nothing is deleted
     #[arg(long)]
     repair: bool,
 }

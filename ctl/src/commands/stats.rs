@@ -38,6 +38,8 @@ fn document(stats: &StatsReply) -> Value {
         "memory_rss_bytes": stats.memory_rss_bytes,
         "sessions": stats.sessions,
         "mounts": stats.mounts,
+        "known_inodes": stats.known_inodes,
+        "open_files": stats.open_files,
         "store": {
             "snapshots": store.snapshots,
             "objects": store.objects,
@@ -70,6 +72,8 @@ fn rows(stats: &StatsReply) -> Vec<(String, String)> {
         ("memory".to_string(), size(stats.memory_rss_bytes)),
         ("state".to_string(), quoted(&stats.state_dir)),
         ("sessions".to_string(), format!("{}, {} mounts", stats.sessions, stats.mounts)),
+        ("known inodes".to_string(), stats.known_inodes.to_string()),
+        ("open files".to_string(), stats.open_files.to_string()),
         ("snapshots".to_string(), store.snapshots.to_string()),
         ("store".to_string(), format!("{} objects", store.objects)),
         ("packs".to_string(), format!("{}, {}", store.packs, size(store.pack_bytes))),

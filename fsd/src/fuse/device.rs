@@ -3,7 +3,6 @@
 use std::{
     io,
     os::fd::{AsFd, OwnedFd},
-    panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
     thread,
 };
@@ -12,24 +11,15 @@ use nix::{
     errno::Errno,
     unistd::{read, write},
 };
-use zerocopy::IntoBytes;
 
 use super::{
-    abi::{InHeader, OutHeader},
     dispatch::Dispatch,
-    handshake::{Mounted, REQUEST_BYTES_MAX},
-    reply::Answer,
-    request::{Operation, Request},
+    exchange::{Next, REPLY_BUFFER_BYTES, REQUEST_BUFFER_BYTES, exchange},
+    handshake::Mounted,
 };
 
-/// The largest request: a WRITE with its arguments, for which the kernel wants less than a page more than its bytes. A buffer
-/// takes memory only as far as requests have reached.
-const REQUEST_BUFFER_BYTES: usize = REQUEST_BYTES_MAX as usize + 4096;
-/// The largest reply: a READ.
-const REPLY_BUFFER_BYTES: usize = size_of::<OutHeader>() + REQUEST_BYTES_MAX as usize;
-
 /// Serves a mount with so many threads, this one among them, until it is unmounted. `setxattr_ext`: see
-/// [`Request::parse`]. Error: the device fails.
+/// [`Request::parse`](super::request::Request::parse). Error: the device fails.
 pub(super) fn serve(
     mounted: Mounted,
     dispatch: Dispatch,
@@ -62,54 +52,27 @@ struct Worker {
 
 impl Worker {
     fn run(&self) -> io::Result<()> {
+        // They take memory only as far as requests and replies have reached.
         let (mut request, mut reply) = (vec![0; REQUEST_BUFFER_BYTES], vec![0; REPLY_BUFFER_BYTES]);
         loop {
-            match read(&self.fd, &mut request) {
-                Ok(len) if self.serve_one(&request[..len], &mut reply)? => {}
-                Ok(_) => return Ok(()),
+            let len = match read(&self.fd, &mut request) {
+                Ok(len) => len,
                 // ENOENT: the caller was killed before its request was read.
-                Err(Errno::ENOENT | Errno::EINTR | Errno::EAGAIN) => {}
+                Err(Errno::ENOENT | Errno::EINTR | Errno::EAGAIN) => continue,
                 Err(Errno::ENODEV) => return Ok(()),
                 Err(errno) => return Err(errno.into()),
+            };
+            let next = exchange(&self.dispatch, self.setxattr_ext, &request[..len], &mut reply);
+            match next.map_err(io::Error::other)? {
+                Next::Silence => {}
+                Next::Reply(len) => self.send(&reply[..len])?,
+                Next::Last(len) => return self.send(&reply[..len]),
             }
         }
     }
 
-    /// Carries out one request and answers it. False after the last one.
-    fn serve_one(&self, bytes: &[u8], reply: &mut [u8]) -> io::Result<bool> {
-        let request = match Request::parse(bytes, self.setxattr_ext) {
-            Ok(request) => request,
-            Err(header) => {
-                let header = header.ok_or_else(|| io::Error::other("the kernel sent half a header"))?;
-                tracing::error!(opcode = header.opcode, "a malformed request");
-                return self.send(&header, Answer::Failed(Errno::EIO), reply).map(|()| true);
-            }
-        };
-        let payload = &mut reply[size_of::<OutHeader>()..];
-        // A panic is a mistake of ours. Who asked hears of it; the others go on.
-        let answer = catch_unwind(AssertUnwindSafe(|| self.dispatch.answer(&request, payload)));
-        let answer = answer.unwrap_or_else(|_| {
-            tracing::error!(
-                opcode = request.header.opcode,
-                ino = request.header.nodeid,
-                "answered EIO after a panic"
-            );
-            Answer::Failed(Errno::EIO)
-        });
-        self.send(&request.header, answer, reply)?;
-        Ok(!matches!(request.operation, Operation::Destroy))
-    }
-
-    fn send(&self, request: &InHeader, answer: Answer, reply: &mut [u8]) -> io::Result<()> {
-        let (error, payload_len) = match answer {
-            Answer::None => return Ok(()),
-            Answer::Failed(errno) => (-(errno as i32), 0),
-            Answer::Done(len) => (0, len),
-        };
-        let len = size_of::<OutHeader>() + payload_len;
-        let header = OutHeader { len: len as u32, error, unique: request.unique };
-        reply[..size_of::<OutHeader>()].copy_from_slice(header.as_bytes());
-        match write(self.fd.as_fd(), &reply[..len]) {
+    fn send(&self, reply: &[u8]) -> io::Result<()> {
+        match write(self.fd.as_fd(), reply) {
             Ok(_) => Ok(()),
             // Nobody waits for it any more: the request was aborted, or the mount is gone.
             Err(Errno::ENOENT | Errno::ENODEV | Errno::EINTR) => Ok(()),

@@ -21,7 +21,7 @@ pub(super) fn errno(error: &Error) -> Errno {
         Error::NoAttribute => Errno::ENODATA,
         Error::NoData => Errno::ENXIO,
         Error::Stale(_) | Error::Unknown(_) => Errno::ESTALE,
-        Error::NoSpace => Errno::ENOSPC,
+        Error::NoSpace | Error::TooMany { .. } => Errno::ENOSPC,
         Error::NameTaken { .. } | Error::Mounted(_) | Error::InUse(..) => Errno::EBUSY,
         Error::Io { .. }
         | Error::SyncFailed

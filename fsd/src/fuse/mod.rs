@@ -9,6 +9,9 @@ mod attr;
 mod device;
 mod dispatch;
 mod errno;
+mod exchange;
+#[doc(hidden)]
+pub mod fuzzing;
 mod handshake;
 mod mountinfo;
 mod mounts;

@@ -10,7 +10,7 @@ use proto::{
 use tonic::Status;
 
 use super::{Answer, Host, convert::file_kind, stream::Sink};
-use crate::session::{Difference, Found, Side, Target, diff};
+use crate::session::{Difference, Found, Side, Target};
 
 /// git looks this far for a NUL to call a file binary.
 const BINARY_PROBE_BYTES: usize = 8000;
@@ -20,7 +20,7 @@ impl Host {
         let v1::DiffRequest { a, b, patch, stat, expand_renames } = request;
         let store = self.engine.store();
         let (old, new) = if b.is_empty() { self.own_sides(&a)? } else { (self.side(&b)?, self.side(&a)?) };
-        let differences = diff(store, &old, &new, expand_renames || patch)?;
+        let differences = self.engine.diff(&old, &new, expand_renames || patch)?;
         let moved = Moved::of(&differences);
         let with_content = patch || stat;
         for difference in differences {
@@ -30,7 +30,7 @@ impl Host {
     }
 
     fn side(&self, id: &str) -> Answer<Side> {
-        Ok(match self.engine.resolve(id)? {
+        Ok(match self.target(id)? {
             Target::Session(session) => Side { state: session.freeze(), origin: session.meta.origin },
             Target::Snapshot(id) => Side::snapshot(self.engine.store(), id)?,
         })

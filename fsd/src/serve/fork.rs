@@ -14,7 +14,7 @@ use tonic::Status;
 use super::{
     Answer, Host,
     convert::{Changes, session_info},
-    request::{host_path, optional},
+    request::{host_path, label},
 };
 use crate::{
     fuse::{MountError, MountOptions},
@@ -30,7 +30,7 @@ impl Host {
             return Err(Status::invalid_argument(message));
         }
         let mount_dir = if mount_dir.is_empty() { None } else { Some(host_path(&mount_dir)?) };
-        let names = fork_names(optional(name), count);
+        let names = fork_names(label(name)?, count);
         let (forks, elapsed_us) = self.timed(|| {
             let parent = self.session(&session)?;
             Ok(self.engine.fork(&parent, &names)?)
@@ -56,7 +56,8 @@ impl Host {
             self.mounts.mount(fork, &point, MountOptions::default()).map(drop)
         };
         let mounting = self.mounting.lock();
-        let mounted = forks.iter().try_for_each(&mut mount);
+        let room = self.room_for_mounts(forks.len());
+        let mounted = room.and_then(|()| Ok(forks.iter().try_for_each(&mut mount)?));
         drop(mounting);
         let Err(error) = mounted else { return Ok(()) };
         self.discard_all(forks);
@@ -64,7 +65,7 @@ impl Host {
             // It was made empty a moment ago; if it is not, it is left to whoever filled it.
             let _ = std::fs::remove_dir(point);
         }
-        Err(error.into())
+        Err(error)
     }
 
     /// Takes back sessions of a request that failed.

@@ -21,7 +21,13 @@ impl Service {
         T: Send + 'static,
     {
         let (host, request) = (self.0.clone(), request.into_inner());
-        let answer = spawn_blocking(move || guarded(|| work(&host, request))).await;
+        let entered = host.bounds.requests.enter()?;
+        let answer = spawn_blocking(move || {
+            // Until the work is done, and not until the caller is gone.
+            let _entered = entered;
+            guarded(|| work(&host, request))
+        })
+        .await;
         answer
             .unwrap_or_else(|_| Err(Status::unavailable("aetherfsd is stopping; try again")))
             .map(Response::new)
@@ -38,8 +44,10 @@ impl Service {
         T: Send + 'static,
     {
         let (host, request) = (self.0.clone(), request.into_inner());
+        let entered = (host.bounds.requests.enter()?, host.bounds.streams.enter()?);
         let (sink, events) = channel();
         spawn_blocking(move || {
+            let _entered = entered;
             if let Err(status) = guarded(|| work(&host, request, &sink)) {
                 sink.fail(status);
             }

@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 use proto::v1;
 
 use super::{Answer, Host, status::of_store};
-use crate::host::{disk_bytes, memory_rss_bytes};
+use crate::host::{disk_bytes, memory_rss_bytes, open_files};
 
 impl Host {
     pub(super) fn stats(&self, _: v1::StatsRequest) -> Answer<v1::StatsReply> {
@@ -20,6 +20,8 @@ impl Host {
             log: Some(self.log_stats()),
             sessions: self.engine.sessions().len() as u64,
             mounts: self.mounts.list().len() as u64,
+            known_inodes: self.engine.sessions().iter().map(|session| session.known.len() as u64).sum(),
+            open_files: open_files(),
             fuse_requests: requests.map(|(name, count)| (name.to_owned(), count)).collect(),
         })
     }

@@ -3,10 +3,13 @@
 //! One file a noun. Everything below `grpc` is synchronous and runs on threads that may block; tokio is known to `grpc`,
 //! `stream` and `server` alone. What the interface promises is written in the .proto files.
 
+mod bounds;
+mod connections;
 mod convert;
 mod diff;
 mod discard;
 mod doctor;
+mod findings;
 mod fork;
 mod grpc;
 mod health;
@@ -25,6 +28,7 @@ use std::{path::PathBuf, sync::Arc};
 
 use parking_lot::Mutex;
 
+pub use findings::findings;
 pub use server::Server;
 pub use socket::{SocketError, listen};
 
@@ -46,13 +50,15 @@ struct Host {
     started_us: u64,
     /// Held while a session is mounted, and while one is found to have no mount and discarded: before every other lock.
     mounting: Mutex<()>,
+    bounds: bounds::Bounds,
 }
 
 impl Service {
     /// A service over the engine on `state_dir`.
     pub fn new(engine: Arc<Engine>, mounts: Arc<Mounts>, state_dir: PathBuf) -> Service {
         let started_us = engine.clock().monotonic_us();
-        Service(Arc::new(Host { engine, mounts, state_dir, started_us, mounting: Mutex::new(()) }))
+        let (mounting, bounds) = (Mutex::new(()), bounds::Bounds::default());
+        Service(Arc::new(Host { engine, mounts, state_dir, started_us, mounting, bounds }))
     }
 }
 

@@ -5,7 +5,7 @@ use std::{os::unix::ffi::OsStrExt, path::Path, sync::Arc};
 use proto::v1::{self, unmount_request::Target};
 use tonic::Status;
 
-use super::{Answer, Host, convert::mount_info, request::host_path};
+use super::{Answer, Host, bounds::MOUNTS_MAX, convert::mount_info, request::host_path};
 use crate::{
     fuse::{MountInfo, MountOptions},
     session::Session,
@@ -18,6 +18,7 @@ impl Host {
         let _mounting = self.mounting.lock();
         // Looked up under the lock: nobody discards it in between.
         let session = self.session(&session)?;
+        self.room_for_mounts(1)?;
         let mount = self.mounts.mount(&session, &dir, MountOptions { read_only, allow_other, acl })?;
         Ok(v1::MountReply { session: session.id().to_string(), mount: Some(mount_info(&mount)) })
     }
@@ -25,12 +26,22 @@ impl Host {
     /// Mounts a session that was just made; without the mount nobody wants it.
     pub(super) fn mount_or_discard(&self, session: &Arc<Session>, dir: &Path) -> Answer<()> {
         let mounting = self.mounting.lock();
-        let mounted = self.mounts.mount(session, dir, MountOptions::default());
+        let mount = || Ok(self.mounts.mount(session, dir, MountOptions::default())?);
+        let mounted = self.room_for_mounts(1).and_then(|()| mount());
         drop(mounting);
         if mounted.is_err() {
             self.discard_all(std::slice::from_ref(session));
         }
-        Ok(mounted.map(drop)?)
+        mounted.map(drop)
+    }
+
+    /// Whether so many more mounts may be made, for who holds `mounting`. Error: RESOURCE_EXHAUSTED.
+    pub(super) fn room_for_mounts(&self, more: usize) -> Answer<()> {
+        if self.mounts.list().len() + more > MOUNTS_MAX {
+            let message = format!("a daemon has at most {MOUNTS_MAX} mounts; unmount some");
+            return Err(Status::resource_exhausted(message));
+        }
+        Ok(())
     }
 
     pub(super) fn unmount(&self, request: v1::UnmountRequest) -> Answer<v1::UnmountReply> {

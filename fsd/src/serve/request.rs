@@ -2,10 +2,10 @@
 
 use std::{ffi::OsStr, os::unix::ffi::OsStrExt, path::PathBuf, sync::Arc};
 
-use proto::PATH_BYTES_MAX;
+use proto::{ID_BYTES_MAX, PATH_BYTES_MAX};
 use tonic::Status;
 
-use super::{Answer, Host, status::about};
+use super::{Answer, Host, bounds::quoted, status::about};
 use crate::session::{Error, Name, Session, State, Target, parse_path};
 
 /// A path inside a session, with its bytes for messages.
@@ -21,7 +21,7 @@ impl InnerPath {
         if bytes.len() > PATH_BYTES_MAX {
             return Err(Status::invalid_argument(format!("a path has at most {PATH_BYTES_MAX} bytes")));
         }
-        let text = bytes.escape_ascii().to_string();
+        let text = quoted(bytes);
         let names = parse_path(bytes).map_err(about(&text))?;
         Ok(InnerPath { names, text })
     }
@@ -34,7 +34,7 @@ impl InnerPath {
 
 /// A path of this host. Errors: INVALID_ARGUMENT for one that is not absolute, too long, or no path at all.
 pub(super) fn host_path(bytes: &[u8]) -> Answer<PathBuf> {
-    let refused = |reason: &str| Err(Status::invalid_argument(format!("{}: {reason}", bytes.escape_ascii())));
+    let refused = |reason: &str| Err(Status::invalid_argument(format!("{}: {reason}", quoted(bytes))));
     if bytes.len() > PATH_BYTES_MAX {
         return refused("the path is longer than 4096 bytes");
     }
@@ -47,9 +47,21 @@ pub(super) fn host_path(bytes: &[u8]) -> Answer<PathBuf> {
     Ok(PathBuf::from(OsStr::from_bytes(bytes)))
 }
 
-/// An empty string is none.
-pub(super) fn optional(text: String) -> Option<String> {
-    (!text.is_empty()).then_some(text)
+/// A label for what is made; an empty string is none. The length is checked before anything is made of it, the rest by the
+/// engine. Error: INVALID_ARGUMENT.
+pub(super) fn label(text: String) -> Answer<Option<String>> {
+    check_length(&text)?;
+    Ok((!text.is_empty()).then_some(text))
+}
+
+/// No ID and no label is longer, and whatever is may not be quoted in a message. Error: INVALID_ARGUMENT.
+pub(super) fn check_length(text: &str) -> Answer<()> {
+    if text.len() > ID_BYTES_MAX {
+        let (start, len) = (quoted(text.as_bytes()), text.len());
+        let message = format!("{start}: an ID or a name has at most {ID_BYTES_MAX} bytes, not {len}");
+        return Err(Status::invalid_argument(message));
+    }
+    Ok(())
 }
 
 impl Host {
@@ -65,14 +77,21 @@ impl Host {
 
     /// What a session or a snapshot holds now, for reading.
     pub(super) fn state(&self, text: &str) -> Answer<State> {
-        Ok(match self.engine.resolve(text)? {
+        Ok(match self.target(text)? {
             Target::Session(session) => session.peek(),
             Target::Snapshot(id) => State::of_snapshot(self.engine.store(), id)?,
         })
     }
 
-    /// Like [`crate::session::Engine::resolve`], but where a session and a snapshot share a name the session is meant.
+    /// What an ID, a prefix of one, or a name stands for.
+    pub(super) fn target(&self, text: &str) -> Answer<Target> {
+        check_length(text)?;
+        Ok(self.engine.resolve(text)?)
+    }
+
+    /// Like [`Host::target`], but where a session and a snapshot share a name the session is meant.
     pub(super) fn session_first(&self, text: &str) -> Answer<Target> {
+        check_length(text)?;
         match self.engine.session(text) {
             Ok(session) => Ok(Target::Session(session)),
             Err(Error::Unknown(_)) => Ok(self.engine.resolve(text)?),

@@ -11,16 +11,19 @@ use tokio::{
     task::JoinHandle,
     time::timeout,
 };
-use tokio_stream::wrappers::UnixListenerStream;
 use tonic::{service::InterceptorLayer, transport};
 
-use super::{Service, socket::check_peer};
+use super::{
+    Service,
+    bounds::{
+        CONNECTION_REQUESTS_MAX, CONNECTIONS_MAX, HEADER_BYTES_MAX, KEEPALIVE, MESSAGE_BYTES_MAX, THREADS_MAX,
+    },
+    connections::accept,
+    socket::check_peer,
+};
 
 /// Threads that only pass messages on; the work is done on others.
 const WORKERS: usize = 2;
-/// Requests that are worked on at a time; more of them wait.
-const REQUESTS_MAX: usize = 128;
-const MESSAGE_BYTES_MAX: usize = 4 << 20;
 /// How long a stop waits for requests to end by themselves.
 const GRACE: Duration = Duration::from_secs(2);
 
@@ -39,13 +42,13 @@ impl Server {
     pub fn start(listener: UnixListener, service: Service) -> io::Result<Server> {
         let runtime = Builder::new_multi_thread()
             .worker_threads(WORKERS)
-            .max_blocking_threads(REQUESTS_MAX)
+            .max_blocking_threads(THREADS_MAX)
             .thread_name("serve")
             .enable_all()
             .build()?;
         let entered = runtime.enter();
         let (terminate, interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-        let incoming = UnixListenerStream::new(tokio::net::UnixListener::from_std(listener)?);
+        let incoming = accept(tokio::net::UnixListener::from_std(listener)?, CONNECTIONS_MAX);
         let (stop, stopped) = oneshot::channel::<()>();
         let serving = runtime.spawn(async move {
             let service = AetherServer::new(service)
@@ -59,6 +62,10 @@ impl Server {
                 .build_v1()
                 .expect("the descriptors were made by this build");
             transport::Server::builder()
+                .max_concurrent_streams(Some(CONNECTION_REQUESTS_MAX))
+                .http2_max_header_list_size(Some(HEADER_BYTES_MAX))
+                .http2_keepalive_interval(Some(KEEPALIVE.0))
+                .http2_keepalive_timeout(Some(KEEPALIVE.1))
                 .layer(InterceptorLayer::new(check_peer))
                 .add_service(service)
                 .add_service(health_service)

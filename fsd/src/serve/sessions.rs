@@ -8,7 +8,7 @@ use super::{
     Answer, Host,
     convert::{Changes, session_info, snapshot_info},
     progress::Pace,
-    request::{host_path, optional},
+    request::{check_length, host_path, label},
     status::of_store,
     stream::Sink,
 };
@@ -19,9 +19,9 @@ impl Host {
         let v1::CreateRequest { from, name, mount_dir } = request;
         let mount_dir = if mount_dir.is_empty() { None } else { Some(host_path(&mount_dir)?) };
         let (session, elapsed_us) = self.timed(|| {
-            let base = optional(from).map(|from| self.base_of(&from)).transpose()?;
+            let base = if from.is_empty() { None } else { Some(self.base_of(&from)?) };
             let owner = (geteuid().as_raw(), getegid().as_raw());
-            Ok(self.engine.create(base, optional(name), owner)?)
+            Ok(self.engine.create(base, label(name)?, owner)?)
         })?;
         if let Some(dir) = mount_dir {
             self.mount_or_discard(&session, &dir)?;
@@ -31,6 +31,7 @@ impl Host {
 
     /// A snapshot, or what a session stands on.
     fn base_of(&self, text: &str) -> Answer<SnapshotId> {
+        check_length(text)?;
         // A snapshot is what is meant where a session has the same name.
         Ok(match self.engine.snapshot(text) {
             Ok(snapshot) => snapshot,
@@ -53,7 +54,7 @@ impl Host {
     }
 
     pub(super) fn show(&self, request: v1::ShowRequest) -> Answer<v1::ShowReply> {
-        let item = match self.engine.resolve(&request.id)? {
+        let item = match self.target(&request.id)? {
             Target::Session(session) => show_reply::Item::Session(self.info(&session)),
             Target::Snapshot(id) => show_reply::Item::Snapshot(snapshot_info(self.listed(id)?)),
         };

@@ -50,7 +50,7 @@ fn session_code(error: &Error) -> Code {
         | Error::NoData
         | Error::Ambiguous { .. }
         | Error::MalformedId { .. } => Code::InvalidArgument,
-        Error::TooManyLinks | Error::NoSpace => Code::ResourceExhausted,
+        Error::TooManyLinks | Error::TooMany { .. } | Error::NoSpace => Code::ResourceExhausted,
         Error::Damaged { .. } | Error::SyncFailed => Code::DataLoss,
         // By path, nobody names an inode that is not there.
         Error::Stale(_) => Code::Internal,

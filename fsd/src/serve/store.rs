@@ -1,27 +1,26 @@
 //! The store's long work: import, gc, fsck, each told about as it goes.
 
-use std::path::Path;
-
 use cas::{
     import::Progress,
-    store::{FsckOptions, FsckProgress, FsckReport, GcProgress},
+    store::{FsckProgress, GcProgress},
 };
-use proto::v1::{self, FsckKind, ImportPhase, fsck_event, gc_event, import_event};
+use proto::v1::{self, ImportPhase, fsck_event, gc_event, import_event};
 use tonic::Status;
 
 use super::{
     Answer, Host,
+    findings::findings,
     progress::Pace,
-    request::{host_path, optional},
-    status::of_store,
+    request::{host_path, label},
     stream::Sink,
 };
-use crate::host::disk_bytes;
+use crate::{host::disk_bytes, session::CheckProgress};
 
 impl Host {
     pub(super) fn import(&self, request: v1::ImportRequest, sink: &Sink<v1::ImportEvent>) -> Answer<()> {
         let path = host_path(&request.path)?;
-        let name = optional(request.name);
+        let name = label(request.name)?;
+        let _entered = self.bounds.imports.enter()?;
         if path.starts_with(&self.state_dir) || self.state_dir.starts_with(&path) {
             let message = format!("{} holds the daemon's own state, or is in it", path.display());
             return Err(Status::failed_precondition(message));
@@ -98,23 +97,22 @@ impl Host {
 
     pub(super) fn fsck(&self, request: v1::FsckRequest, sink: &Sink<v1::FsckEvent>) -> Answer<()> {
         let pace = Pace::new(&**self.engine.clock());
-        let (report, elapsed_us) = self.timed(|| {
-            let options = FsckOptions { repair: request.repair };
-            let tell = &mut |progress| {
+        let (checked, elapsed_us) = self.timed(|| {
+            Ok(self.engine.check(request.repair, &mut |progress| {
                 if pace.is_due() {
                     sink.offer(fsck_progress(progress));
                 }
-            };
-            self.engine.store().fsck(options, tell).map_err(of_store)
+            })?)
         })?;
-        let told = findings(&report, &self.state_dir);
+        let told = findings(&checked, &self.state_dir);
+        let report = &checked.store;
         let untold = report.damaged_objects.saturating_sub(report.damage.len() as u64);
         let done = v1::FsckDone {
             objects: report.objects,
-            bytes: report.bytes,
+            bytes: report.bytes + checked.bytes,
             findings: told.len() as u64 + untold,
             repaired: told.iter().filter(|finding| finding.repaired).count() as u64,
-            index_rebuilt: report.repaired,
+            index_rebuilt: report.repaired && report.index_errors > 0,
             elapsed_us,
         };
         for finding in told {
@@ -122,47 +120,6 @@ impl Host {
         }
         sink.send(v1::FsckEvent { event: Some(fsck_event::Event::Done(done)) })
     }
-}
-
-/// Everything that is wrong, a message each.
-fn findings(report: &FsckReport, state_dir: &Path) -> Vec<v1::FsckFinding> {
-    let finding = |kind: FsckKind, file: &Path, offset, detail: String| v1::FsckFinding {
-        kind: kind.into(),
-        object: String::new(),
-        file: file.strip_prefix(state_dir).unwrap_or(file).display().to_string(),
-        offset,
-        detail,
-        repaired: false,
-    };
-    let mut findings = Vec::new();
-    for damage in &report.damage {
-        let users = match &damage.paths[..] {
-            [] => "nothing that is kept uses it".to_owned(),
-            paths => format!("used by {}", paths.join(", ")),
-        };
-        let detail = format!("{}; {users}", damage.reason);
-        let base = match &damage.place {
-            Some((pack, offset)) => finding(FsckKind::Corrupt, pack, *offset, detail),
-            None => finding(FsckKind::Missing, Path::new(""), 0, detail),
-        };
-        findings.push(v1::FsckFinding { object: damage.digest.to_string(), ..base });
-    }
-    for pack in &report.damaged_headers {
-        let detail = "the header of the pack is damaged; its objects are not affected".to_owned();
-        findings.push(finding(FsckKind::Corrupt, pack, 0, detail));
-    }
-    for (pack, offset, bytes) in &report.unreadable_ranges {
-        let detail = format!("{bytes} bytes hold no record that can be read");
-        findings.push(finding(FsckKind::Corrupt, pack, *offset, detail));
-    }
-    if report.index_errors > 0 {
-        let advice = if report.repaired { "it was made anew" } else { "run `aetherctl fsck --repair`" };
-        let detail =
-            format!("{} entries of the index disagree with the packs; {advice}", report.index_errors);
-        let index = finding(FsckKind::Index, Path::new("store/index.redb"), 0, detail);
-        findings.push(v1::FsckFinding { repaired: report.repaired, ..index });
-    }
-    findings
 }
 
 fn import_progress(progress: Progress) -> v1::ImportEvent {
@@ -194,15 +151,21 @@ fn gc_progress(progress: GcProgress) -> v1::GcEvent {
     v1::GcEvent { event: Some(gc_event::Event::Progress(progress)) }
 }
 
-fn fsck_progress(progress: FsckProgress) -> v1::FsckEvent {
+fn fsck_progress(progress: CheckProgress) -> v1::FsckEvent {
     let progress = match progress {
-        FsckProgress::Packs { bytes, of } => v1::FsckProgress {
+        CheckProgress::Segments { bytes, of } => v1::FsckProgress {
+            phase: "verifying segments".to_owned(),
+            bytes_done: bytes,
+            bytes_total: of,
+            ..Default::default()
+        },
+        CheckProgress::Store(FsckProgress::Packs { bytes, of }) => v1::FsckProgress {
             phase: "verifying packs".to_owned(),
             bytes_done: bytes,
             bytes_total: of,
             ..Default::default()
         },
-        FsckProgress::Snapshots { done, of } => v1::FsckProgress {
+        CheckProgress::Store(FsckProgress::Snapshots { done, of }) => v1::FsckProgress {
             phase: "walking snapshots".to_owned(),
             objects_done: done,
             objects_total: of,

@@ -13,6 +13,7 @@ use super::{
     privileges::{Writer, drop_capabilities},
     segment::Segment,
     state::{Effect, State},
+    sums::Sum,
     tree::Found,
 };
 
@@ -144,6 +145,7 @@ impl Session {
     fn overwrite(&self, by: Writer, ino: u64, range: &Range<u64>, data: &[u8]) -> Result<bool> {
         let _gate = self.gate.read();
         let Some(parts) = self.exclusive(ino, range) else { return Ok(false) };
+        self.unsum(&parts)?;
         for (part, segment, offset) in &parts {
             let bytes = &data[(part.start - range.start) as usize..(part.end - range.start) as usize];
             segment.write(bytes, *offset)?;
@@ -157,6 +159,22 @@ impl Session {
         change.set_attrs(&found, Attrs { mode, mtime: now, ctime: now, ..found.attrs });
         change.commit(Purpose::Shrink)?;
         Ok(true)
+    }
+
+    /// Lets go of the sums of what is about to be overwritten. The log says so before a byte is written, so that a replay
+    /// never takes new bytes for damage. Once for each place: later overwrites find no sum.
+    fn unsum(&self, parts: &[OwnPart]) -> Result<()> {
+        let place = |(part, segment, offset): &OwnPart| {
+            let range = *offset..offset + (part.end - part.start);
+            (!segment.sums(range.clone()).is_empty()).then(|| Effect::Unsum(Arc::clone(segment), range))
+        };
+        let places: Vec<Effect> = parts.iter().filter_map(place).collect();
+        if places.is_empty() {
+            return Ok(());
+        }
+        let mut change = self.begin()?;
+        change.effects.extend(places);
+        change.commit(Purpose::Shrink)
     }
 
     /// The places in segments that a range consists of, if all of it is this session's own. Called with the gate held.
@@ -182,10 +200,11 @@ impl Session {
         self.found(&self.state.read(), ino)?.file()?;
         let durability = &self.shared.durability;
         let reserved = self.cursor.lock().reserve(&durability.pool, data.len() as u64)?;
-        let mut at = 0;
+        let (mut at, mut sums) = (0, Vec::with_capacity(reserved.len()));
         for piece in &reserved {
             let bytes = &data[at..at + piece.len as usize];
             piece.segment.write(bytes, piece.offset)?;
+            sums.push(Sum::of(bytes, piece.offset));
             at += bytes.len();
         }
         let now = self.shared.clock.now();
@@ -193,9 +212,10 @@ impl Session {
         let found = change.found(ino)?;
         change.adopt(&found)?;
         let mut start = range.start;
-        for piece in reserved {
+        for (piece, sums) in reserved.into_iter().zip(sums) {
             let (segment, offset, len) = (piece.segment, piece.offset, piece.len);
-            change.push(Effect::Write { ino, start, len, segment, offset });
+            change.push(Effect::Write { ino, start, len, segment: Arc::clone(&segment), offset });
+            change.push(Effect::Sums(segment, sums));
             start += len;
         }
         let (mode, size) = (by.leaves(found.attrs.mode), found.attrs.size.max(range.end));

@@ -16,7 +16,7 @@ use super::{
     data::{fill, next_data},
     extent::{FileBody, Origin},
     inode::{Body, CREATED_MIN, ROOT},
-    seal::linked_dirs,
+    linked::linked_dirs,
     state::State,
     tree::{DirNode, Found},
 };
@@ -87,6 +87,7 @@ struct Differ<'a> {
     old: &'a Side,
     new: &'a Side,
     expand_renames: bool,
+    differences_max: usize,
     /// Untouched directories that hold names of changed hard-linked inodes, and those above them.
     dirty: [HashSet<u64>; 2],
     /// Numbers up to this one mean the same in both trees.
@@ -100,8 +101,14 @@ struct Differ<'a> {
 }
 
 /// Compares two trees; the result is sorted by path, component by component. With `expand_renames` every file of a renamed directory is listed as
-/// renamed itself, for readers that know no renamed directories.
-pub fn diff(store: &Store, old: &Side, new: &Side, expand_renames: bool) -> Result<Vec<Difference>> {
+/// renamed itself, for readers that know no renamed directories. Error: `TooMany` for more than `differences_max`.
+pub fn diff(
+    store: &Store,
+    old: &Side,
+    new: &Side,
+    expand_renames: bool,
+    differences_max: usize,
+) -> Result<Vec<Difference>> {
     let common_ino_max = if old.origin == new.origin {
         Dir::open(store, store.snapshot(old.origin)?.dir)?.totals().ino_max
     } else {
@@ -113,6 +120,7 @@ pub fn diff(store: &Store, old: &Side, new: &Side, expand_renames: bool) -> Resu
         old,
         new,
         expand_renames,
+        differences_max,
         dirty: [dirty(old)?, dirty(new)?],
         common_ino_max: common_ino_max.max(CREATED_MIN - 1),
         pairs: Vec::new(),
@@ -173,6 +181,7 @@ impl Differ<'_> {
                 (None, Some((name, new))) => self.add_loose(1, join(new_path, &name), new, None),
                 (None, None) => unreachable!("one of them is the smaller"),
             }
+            self.check_count()?;
         }
     }
 
@@ -356,6 +365,17 @@ impl Differ<'_> {
     fn expand(&mut self, side: usize, dir: &Found, path: &[u8], within: Option<usize>) -> Result<()> {
         for (name, found) in self.entries(side, dir)? {
             self.add_loose(side, join(path, &name), found, within);
+            self.check_count()?;
+        }
+        Ok(())
+    }
+
+    /// What is gathered here stays in memory until it is sorted.
+    fn check_count(&self) -> Result<()> {
+        let [deleted, added] = &self.loose;
+        if self.out.len() + deleted.len() + added.len() > self.differences_max {
+            let advice = "compare trees that are closer to each other";
+            return Err(Error::TooMany { what: "differences", max: self.differences_max, advice });
         }
         Ok(())
     }

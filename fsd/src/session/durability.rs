@@ -42,16 +42,18 @@ impl Durability {
         self.sync_now()
     }
 
-    /// Syncs if anything changed, and removes the files of segments that the synced log no longer needs.
+    /// Syncs if anything changed, or a replay might find a record that was refused, and removes the files of segments that
+    /// the synced log no longer needs.
     pub fn settle(&self) -> Result<()> {
         let _turn = self.turn.lock();
-        if self.log.synced() < self.log.position() || self.pool.counts().1 > 0 {
-            self.sync_now()?;
-        }
+        let is_behind = self.log.synced() < self.log.position() || self.log.is_spoilt();
+        let is_due = is_behind || self.pool.counts().1 > 0;
+        let synced = if is_due { self.sync_now() } else { Ok(()) };
+        // Room is one thing, a sync that failed another.
         if self.log.is_low() {
             self.log.refill();
         }
-        Ok(())
+        synced
     }
 
     fn sync_now(&self) -> Result<()> {

@@ -4,7 +4,7 @@
 //! taken around all of them by what puts objects there that nothing refers to yet (an import, a seal).
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fmt,
     sync::{
         Arc,
@@ -20,14 +20,14 @@ use cas::{
 use parking_lot::{Mutex, RwLock};
 
 use super::{
-    Boot, Clock, Entropy, Error, Limits, Result, SessionId,
+    Boot, Clock, Difference, Entropy, Error, Limits, Result, SessionId, Side, diff,
     durability::Durability,
     inode::{BaseDir, Body, ROOT, XattrSet},
     live::{Session, Shared},
     log::Purpose,
     record::{Meta, Record, anchor},
     recover::Recovery,
-    replay::Replay,
+    replay::{Met, Replay},
     seal::{SealProgress, Sealed},
     segment::Pool,
     state::{Effect, State},
@@ -35,6 +35,7 @@ use super::{
 
 /// The longest label, in bytes.
 pub const NAME_BYTES_MAX: usize = 128;
+const DISCARD_SOME: &str = "discard some";
 /// Characters of an ID that must at least be given, behind its prefix.
 pub const ID_CHARS_MIN: usize = 8;
 /// What the engine is built on.
@@ -85,12 +86,18 @@ impl Engine {
         let Parts { disk, store, clock, entropy, boot, accept_loss, limits } = parts;
         let pool = Pool::open(Arc::clone(&disk), limits)?;
         let mut recovery = Recovery::new(Arc::clone(&pool));
-        let replay = Replay::open(Arc::clone(&disk), boot, accept_loss)?;
-        replay.each(|position, body| recovery.replay(position, body))?;
+        let replay = Replay::open(Arc::clone(&disk), boot, accept_loss, &pool)?;
+        replay.each(|met| match met {
+            Met::Record(position, body) => recovery.replay(position, body),
+            Met::Interruption => {
+                recovery.interrupted();
+                Ok(())
+            }
+        })?;
         let recovered = recovery.finish()?;
         let set_aside = replay.is_damaged();
         // Bytes, then the records that name them, then what no record needs any more.
-        pool.adopt(&recovered.used);
+        pool.adopt(&recovered.used)?;
         pool.sync()?;
         let log = replay.finish(boot, limits)?;
         pool.sweep(&recovered.used, set_aside)?;
@@ -103,12 +110,27 @@ impl Engine {
             .into_iter()
             .map(|r| (r.meta.id, Arc::new(Session::new(Arc::clone(&shared), r.meta, r.state, r.anchor))))
             .collect();
-        Ok(Engine { shared, entropy, empty, sessions: RwLock::new(sessions), naming: Mutex::new(()) })
+        let engine =
+            Engine { shared, entropy, empty, sessions: RwLock::new(sessions), naming: Mutex::new(()) };
+        if set_aside {
+            // The place of the cut is seen once, now. What it means for sums has to be in the log.
+            engine.sessions().iter().try_for_each(|session| session.write_anchor())?;
+            let log = &engine.shared.durability.log;
+            let first = log.start();
+            log.append(Purpose::Shrink, |out| Record::Trim(first).encode(out))?;
+            engine.shared.durability.sync()?;
+        }
+        Ok(engine)
     }
 
     /// The store.
     pub fn store(&self) -> &Store {
         &self.shared.store
+    }
+
+    /// The tree of sessions that begin with nothing.
+    pub(super) fn empty(&self) -> SnapshotId {
+        self.empty
     }
 
     /// The disk under the state.
@@ -143,6 +165,7 @@ impl Engine {
     ) -> Result<Arc<Session>> {
         let _naming = self.naming.lock();
         self.check_name(name.as_deref())?;
+        self.room_for_sessions(1)?;
         let now = self.shared.clock.now();
         let base = from.unwrap_or(self.empty);
         let store = &self.shared.store;
@@ -172,13 +195,14 @@ impl Engine {
     pub fn fork(&self, parent: &Session, names: &[Option<String>]) -> Result<Vec<Arc<Session>>> {
         let _naming = self.naming.lock();
         names.iter().try_for_each(|name| self.check_name(name.as_deref()))?;
+        self.room_for_sessions(names.len())?;
         let created = self.shared.clock.now();
         let meta = |name: &Option<String>| Meta {
             id: self.entropy.session_id(),
             name: name.clone(),
             parent: Some(parent.meta.id),
             origin: parent.meta.origin,
-            depth: parent.meta.depth + 1,
+            depth: parent.meta.depth.saturating_add(1),
             created,
         };
         let metas: Vec<Meta> = names.iter().map(meta).collect();
@@ -234,6 +258,9 @@ impl Engine {
         keep: bool,
         progress: &mut dyn FnMut(SealProgress),
     ) -> Result<Sealed> {
+        if keep {
+            self.room_for_snapshot(None)?;
+        }
         let _hold = self.shared.store.hold();
         let sealed = session.seal(progress)?;
         if keep {
@@ -251,10 +278,16 @@ impl Engine {
         cancel: &std::sync::atomic::AtomicBool,
     ) -> Result<cas::import::Imported> {
         check_label(name)?;
+        self.room_for_snapshot(name)?;
         let _hold = self.shared.store.hold();
         let imported = cas::import::import(&self.shared.store, source, progress, cancel)?;
         self.shared.store.keep(imported.id, name, self.shared.clock.now())?;
         Ok(imported)
+    }
+
+    /// Compares two trees; see [`diff`]. Error: `TooMany`, and what the store says.
+    pub fn diff(&self, old: &Side, new: &Side, expand_renames: bool) -> Result<Vec<Difference>> {
+        diff(&self.shared.store, old, new, expand_renames, self.shared.limits.differences_max)
     }
 
     /// Takes a snapshot off the list. Error: `InUse` if a session stands on it.
@@ -288,8 +321,10 @@ impl Engine {
     fn gc_roots(&self) -> Roots {
         let mut roots = Roots::default();
         roots.snapshots.push(self.empty);
+        let mut remembered = HashSet::new();
         for session in self.sessions() {
             let state = session.peek();
+            remembered.extend(session.known.dirs());
             roots.snapshots.extend([state.base, session.meta.origin]);
             for inode in state.inodes.values() {
                 match &inode.body {
@@ -302,6 +337,7 @@ impl Engine {
                 }
             }
         }
+        roots.dir_objects = remembered.into_iter().collect();
         roots
     }
 
@@ -374,6 +410,32 @@ impl Engine {
             Some(holder) => Err(Error::NameTaken { name: name.into(), holder: holder.meta.id }),
             None => Ok(()),
         }
+    }
+
+    /// For who holds `naming`.
+    fn room_for_sessions(&self, more: usize) -> Result<()> {
+        let max = self.shared.limits.sessions_max;
+        if self.sessions.read().len() + more > max {
+            return Err(Error::TooMany { what: "sessions", max, advice: DISCARD_SOME });
+        }
+        Ok(())
+    }
+
+    /// Before anything is written for it. Those that are under way at once may all be let in.
+    fn room_for_snapshot(&self, name: Option<&str>) -> Result<()> {
+        let (Limits { snapshots_max, names_max, .. }, store) = (self.shared.limits, &self.shared.store);
+        let (snapshots, names) = store.kept_counts()?;
+        if snapshots >= snapshots_max as u64 {
+            return Err(Error::TooMany { what: "snapshots", max: snapshots_max, advice: DISCARD_SOME });
+        }
+        if let Some(name) = name
+            && names >= names_max as u64
+            && store.named(name)?.is_none()
+        {
+            let advice = "discard snapshots that have some, or use one again";
+            return Err(Error::TooMany { what: "names of snapshots", max: names_max, advice });
+        }
+        Ok(())
     }
 
     fn insert(&self, session: Session) -> Arc<Session> {

@@ -58,6 +58,16 @@ pub enum Error {
     /// The disk under the state directory is full.
     #[error("the disk that holds the state is full; delete files, discard sessions or run `aetherctl gc`")]
     NoSpace,
+    /// More than the daemon takes of something that clients make.
+    #[error("the limit of {max} {what} is reached; {advice}")]
+    TooMany {
+        /// What there would be too many of.
+        what: &'static str,
+        /// How many there may be.
+        max: usize,
+        /// What to do.
+        advice: &'static str,
+    },
     /// An earlier sync failed, and what it was to make durable may be lost.
     #[error(
         "an earlier sync of the state failed, so nothing since then is known to be safe; see the log, check the disk, and restart aetherfsd"

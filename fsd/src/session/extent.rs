@@ -129,6 +129,8 @@ impl Extents {
 
     /// The extents that touch `range`, in order, cut to it.
     pub fn within(&self, range: Range<u64>) -> impl Iterator<Item = (u64, Extent)> + '_ {
+        // An empty range touches nothing, though it may lie in the middle of an extent.
+        let range = if range.is_empty() { 0..0 } else { range };
         let first = self.last_before(range.start).filter(|(at, e)| at + e.len > range.start);
         let mut next = first.or_else(|| self.first_from(range.start));
         std::iter::from_fn(move || {

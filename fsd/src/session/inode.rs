@@ -16,8 +16,11 @@ pub const NOWHERE: u64 = 0;
 /// Numbers from here on are given to files that a session creates; below are the path-derived ones of imports.
 pub const CREATED_MIN: u64 = 1 << 62;
 
-/// Inodes that a session may create, as statfs(2) shows it: the numbers from `CREATED_MIN` on, below 2^63.
-pub const INODES_MAX: u64 = CREATED_MIN;
+/// Numbers from here on are given to nobody: the store takes none of 2^63 or more, which would be negative in an `ino_t` that
+/// a program takes for signed.
+pub const INO_END: u64 = 1 << 63;
+/// Inodes that a session may create, as statfs(2) shows it.
+pub const INODES_MAX: u64 = INO_END - CREATED_MIN;
 /// Up to this many extents it is cheap to add up what a file occupies.
 const FEW_EXTENTS: usize = 64;
 

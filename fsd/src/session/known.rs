@@ -1,24 +1,30 @@
 //! The inodes that a holder (the kernel, for a mount) may name by number: how often it was told of each, and where the
-//! untouched ones are in the base. about 56 bytes an inode with its key, and the table's slack; forgotten when the holder forgets.
+//! untouched ones are in the base. About 56 bytes an inode with its key, and the table's slack; forgotten when the holder
+//! forgets. Directories are kept by name alone, so that hundreds of thousands of known inodes do not keep the bytes of
+//! their directories in memory.
 //!
 //! Locks: taken inside the session's state lock, never around it, and one shard at a time.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
-use cas::dir::Dir;
+use cas::{
+    Digest, Store,
+    dir::{Dir, DirName},
+};
 use parking_lot::Mutex;
 
-use super::tree::Place;
+use super::{Result, tree::Place};
 
 const SHARDS: usize = 16;
 
 /// One known inode.
 #[derive(Debug)]
 struct Known {
-    place: Option<Place>,
+    /// The directory that its entry is in, and which one that is.
+    place: Option<(DirName, u32)>,
     parent: u64,
     /// A directory's own object, once it was opened.
-    own: Option<Dir>,
+    own: Option<DirName>,
     lookups: u64,
 }
 
@@ -41,7 +47,7 @@ impl KnownInodes {
         known.lookups += 1;
         known.parent = parent;
         if known.place.is_none() {
-            known.place = place;
+            known.place = place.map(|place| (place.dir.name(), place.index));
         }
     }
 
@@ -63,17 +69,21 @@ impl KnownInodes {
     }
 
     /// Where it is in the base, and in which directory it was found last.
-    pub fn place(&self, ino: u64) -> Option<(Option<Place>, u64)> {
-        self.shard(ino).lock().get(&ino).map(|known| (known.place.clone(), known.parent))
+    pub fn place(&self, store: &Store, ino: u64) -> Result<Option<(Option<Place>, u64)>> {
+        let found = self.shard(ino).lock().get(&ino).map(|known| (known.place.clone(), known.parent));
+        let Some((place, parent)) = found else { return Ok(None) };
+        let open = |(dir, index): (DirName, u32)| Ok::<_, cas::Error>(Place { dir: dir.open(store)?, index });
+        Ok(Some((place.map(open).transpose()?, parent)))
     }
 
     /// A directory's own object, if it was opened before.
-    pub fn own_dir(&self, ino: u64) -> Option<Dir> {
-        self.shard(ino).lock().get(&ino)?.own.clone()
+    pub fn own_dir(&self, store: &Store, ino: u64) -> Result<Option<Dir>> {
+        let own = self.shard(ino).lock().get(&ino).and_then(|known| known.own.clone());
+        Ok(own.map(|own| own.open(store)).transpose()?)
     }
 
-    /// Keeps a directory's own object.
-    pub fn set_own_dir(&self, ino: u64, dir: Dir) {
+    /// Remembers a directory's own object.
+    pub fn set_own_dir(&self, ino: u64, dir: DirName) {
         if let Some(known) = self.shard(ino).lock().get_mut(&ino) {
             known.own = Some(dir);
         }
@@ -82,7 +92,8 @@ impl KnownInodes {
     /// The base was swapped: the inode's entry is here now.
     pub fn relocate(&self, ino: u64, place: Place, parent: u64) {
         if let Some(known) = self.shard(ino).lock().get_mut(&ino) {
-            *known = Known { place: Some(place), parent, own: None, lookups: known.lookups };
+            let place = Some((place.dir.name(), place.index));
+            *known = Known { place, parent, own: None, lookups: known.lookups };
         }
     }
 
@@ -96,6 +107,18 @@ impl KnownInodes {
     /// The holder is gone.
     pub fn clear(&self) {
         self.shards.iter().for_each(|shard| *shard.lock() = HashMap::new());
+    }
+
+    /// Every directory that is remembered here: those of bases that a seal replaced are nowhere else.
+    pub fn dirs(&self) -> HashSet<Digest> {
+        let mut dirs = HashSet::new();
+        for shard in &self.shards {
+            for known in shard.lock().values() {
+                let place = known.place.as_ref().map(|(dir, _)| dir);
+                dirs.extend(place.into_iter().chain(&known.own).map(DirName::digest));
+            }
+        }
+        dirs
     }
 
     /// How many inodes are known.

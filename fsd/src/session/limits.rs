@@ -17,6 +17,14 @@ pub struct Limits {
     pub segment_bytes_max: u64,
     /// A session that changed and has been quiet for this long is sealed.
     pub idle_us: u64,
+    /// Sessions: some kilobytes of memory each.
+    pub sessions_max: usize,
+    /// Snapshots that are kept.
+    pub snapshots_max: usize,
+    /// Names of snapshots. All may be those of one, and a message holds them all.
+    pub names_max: usize,
+    /// Entries of a diff, which is sorted in memory.
+    pub differences_max: usize,
 }
 
 impl Default for Limits {
@@ -28,6 +36,10 @@ impl Default for Limits {
             segment_bytes_min: 1 << 20,
             segment_bytes_max: 64 << 20,
             idle_us: 60_000_000,
+            sessions_max: 65_536,
+            snapshots_max: 65_536,
+            names_max: 16_384,
+            differences_max: 1 << 20,
         }
     }
 }

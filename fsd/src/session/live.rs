@@ -21,6 +21,7 @@ use super::{
     durability::Durability,
     inode::ROOT,
     known::KnownInodes,
+    linked::way_up,
     listing::Listings,
     log::Purpose,
     record::{Meta, Record},
@@ -138,7 +139,7 @@ impl Session {
         if let Some(inode) = state.inodes.get(&ino) {
             return Ok(Found::changed(ino, inode));
         }
-        match self.known.place(ino) {
+        match self.known.place(&self.shared.store, ino)? {
             Some((Some(place), parent)) => Found::base(place, parent),
             _ => Err(Error::Stale(ino)),
         }
@@ -147,14 +148,14 @@ impl Session {
     /// Finds a directory by number. Errors: `Stale`, `NotADirectory`.
     pub(super) fn dir(&self, state: &State, ino: u64) -> Result<DirNode> {
         if !state.inodes.contains_key(&ino)
-            && let Some(own) = self.known.own_dir(ino)
+            && let Some(own) = self.known.own_dir(&self.shared.store, ino)?
         {
             return Ok(DirNode { ino, base: Some(own) });
         }
         let found = self.found(state, ino)?;
         let dir = state.open_dir(&self.shared.store, &found)?;
         if let Some(base) = &dir.base {
-            self.known.set_own_dir(ino, base.clone());
+            self.known.set_own_dir(ino, base.name());
         }
         Ok(dir)
     }
@@ -231,6 +232,14 @@ impl<'a> Change<'a> {
             next = match self.found(parent) {
                 // Its other names may be all that the holder still knows. A seal looks for it under all of them.
                 Err(Error::Stale(_)) if next.kind != Kind::Dir && next.attrs.nlink > 1 => break,
+                // The name that the holder knew it by is gone, and it was never told of the directory of the one that is left.
+                Err(Error::Stale(_)) if next.kind != Kind::Dir => {
+                    let way = way_up(&self.session.shared.store, &self.state, parent)?;
+                    for dir in way.ok_or(Error::Stale(parent))? {
+                        chain.push(Effect::Inode(dir.ino, dir.inode()?));
+                    }
+                    break;
+                }
                 found => found?,
             };
         }

@@ -21,11 +21,14 @@ use parking_lot::Mutex;
 
 use super::{
     Boot, Error, Limits, Result,
-    log_file::{DIR, FILE_HEADER, FileHeader, RECORD_HEADER, path_of, seal_record},
-    record::RECORD_BYTES_MAX,
+    log_file::{DIR, FILE_HEADER, FileHeader, LogFile, RECORD_HEADER, path_of, seal_record},
+    record::{RECORD_BYTES_MAX, Record},
 };
 
-const RESERVE: &str = "log/reserve";
+/// A log file held back for a full disk.
+pub(super) const RESERVE: &str = "log/reserve";
+/// A file that a start is making.
+const NEW: &str = "log/new";
 
 /// What a full disk means for a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +48,8 @@ pub struct Log {
     synced: AtomicU64,
     /// The reserve could not be put back: the disk is full.
     low: AtomicBool,
+    /// The last append failed, and may have left a whole record behind the end all the same.
+    spoilt: AtomicBool,
     boot: Boot,
     limits: Limits,
 }
@@ -71,16 +76,24 @@ impl Log {
         limits: Limits,
     ) -> Result<Log> {
         let header = FileHeader { start: position, synced: position, boot };
-        let file = match create(&*disk, &header, limits.log_file_bytes) {
+        let fail = |path: &str| Error::io(disk.display(path));
+        match disk.remove(NEW) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(fail(NEW)(error)),
+            Ok(()) | Err(_) => {}
+        }
+        let (file, made) = match create(&*disk, NEW, &header, limits.log_file_bytes) {
             Err(Error::NoSpace) => match reuse(&*disk, &header)? {
-                Some(file) => file,
-                None => create(&*disk, &header, 0)?,
+                Some(file) => (file, RESERVE),
+                None => (create(&*disk, NEW, &header, 0)?, NEW),
             },
-            other => other?,
+            other => (other?, NEW),
         };
-        let fail = || Error::io(disk.display(&path_of(position)));
-        file.sync().map_err(fail())?;
-        disk.sync_dir(DIR).map_err(fail())?;
+        // Whole before it has its name, and the names before it durable: power loss in the middle must not leave less than
+        // there was, and what stands at this position may be all that tells how much of the log is durable.
+        let path = path_of(position);
+        file.sync().map_err(fail(made))?;
+        let named = disk.sync_dir(DIR).and_then(|()| disk.rename(made, &path));
+        named.and_then(|()| disk.sync_dir(DIR)).map_err(fail(&path))?;
         starts.push_back(position);
         let log = Log {
             tail: Mutex::new(Tail {
@@ -93,6 +106,7 @@ impl Log {
             position: AtomicU64::new(position),
             synced: AtomicU64::new(position),
             low: AtomicBool::new(false),
+            spoilt: AtomicBool::new(false),
             disk,
             boot,
             limits,
@@ -136,7 +150,9 @@ impl Log {
             start = position;
         }
         let at = FILE_HEADER as u64 + position - start;
-        tail.file.write_at(bytes, at).map_err(Error::io(self.disk.display(&path_of(start))))?;
+        let written = tail.file.write_at(bytes, at);
+        self.spoilt.store(written.is_err(), Ordering::Relaxed);
+        written.map_err(Error::io(self.disk.display(&path_of(start))))?;
         let end = position + bytes.len() as u64;
         self.position.store(end, Ordering::Release);
         Ok(end)
@@ -145,9 +161,14 @@ impl Log {
     /// Goes on in a new file: the reserve if there is one.
     fn rotate(&self, tail: &mut Tail, position: u64) -> Result<()> {
         let header = FileHeader { start: position, synced: self.synced(), boot: self.boot };
+        let path = path_of(position);
         let file = match reuse(&*self.disk, &header)? {
-            Some(file) => file,
-            None => create(&*self.disk, &header, self.limits.log_file_bytes)?,
+            Some(file) => {
+                let renamed = self.disk.rename(RESERVE, &path);
+                renamed.map_err(Error::io(self.disk.display(&path)))?;
+                file
+            }
+            None => create(&*self.disk, &path, &header, self.limits.log_file_bytes)?,
         };
         let old = std::mem::replace(&mut tail.file, file);
         tail.unsynced.push(old);
@@ -190,6 +211,11 @@ impl Log {
         self.low.load(Ordering::Relaxed)
     }
 
+    /// An append failed and none came after it: a replay may find what it left. A sync writes a mark over that.
+    pub fn is_spoilt(&self) -> bool {
+        self.spoilt.load(Ordering::Relaxed)
+    }
+
     /// Makes all records so far durable, and says so in a mark. Bytes that records before `covered` refer to are durable
     /// already.
     pub fn sync(&self, covered: u64) -> Result<()> {
@@ -217,15 +243,85 @@ impl Log {
     }
 
     /// Removes files that lie wholly before `position`, the oldest first and each for good: power loss must not leave a gap.
+    /// The log says so before they go, so that a file that somebody else removes is missed.
     pub fn trim(&self, position: u64) -> Result<()> {
+        let first = {
+            let tail = self.tail.lock();
+            let kept = tail.starts.iter().rposition(|start| *start <= position).unwrap_or(0);
+            if kept == 0 {
+                return Ok(());
+            }
+            tail.starts[kept]
+        };
+        self.append(Purpose::Shrink, |out| Record::Trim(first).encode(out))?;
+        self.sync(self.synced())?;
         let mut tail = self.tail.lock();
         while tail.starts.len() > 1 && tail.starts[1] <= position {
             let path = path_of(tail.starts[0]);
-            let removed = self.disk.remove(&path).and_then(|()| self.disk.sync_dir(DIR));
+            let removed = match self.disk.remove(&path) {
+                // Somebody was faster.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+                other => other,
+            };
+            let removed = removed.and_then(|()| self.disk.sync_dir(DIR));
             removed.map_err(Error::io(self.disk.display(&path)))?;
             tail.starts.pop_front();
         }
         Ok(())
+    }
+
+    /// Reads every file again, up to the last record that was there when this was called. Gives how many bytes that were, and
+    /// of each damaged file the first place where no record can be read.
+    pub fn check(&self) -> Result<(u64, Vec<DamagedFile>)> {
+        let (starts, end) = {
+            let tail = self.tail.lock();
+            (tail.starts.clone(), self.position())
+        };
+        let (mut bytes, mut damaged) = (0, Vec::new());
+        for (i, &start) in starts.iter().enumerate() {
+            let end = starts.get(i + 1).copied().unwrap_or(end);
+            let broken = match LogFile::read(&*self.disk, start) {
+                Ok(file) => file.break_before(end),
+                // Trimmed in the meantime.
+                Err(_) if start < self.start() => continue,
+                Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Some(start),
+                Err(Error::Io { source, .. }) if source.raw_os_error() == Some(libc::EIO) => Some(start),
+                Err(Error::Newer { .. }) => Some(start),
+                Err(error) => return Err(error),
+            };
+            bytes += end - start;
+            if let Some(position) = broken {
+                let offset = FILE_HEADER as u64 + position - start;
+                damaged.push(DamagedFile {
+                    start,
+                    path: self.disk.display(&path_of(start)),
+                    offset,
+                    position,
+                });
+            }
+        }
+        Ok((bytes, damaged))
+    }
+
+    /// Copies damaged files to `.lost`, as far as they can be read; gives where.
+    pub fn set_aside(&self, damaged: &[DamagedFile]) -> Result<Vec<std::path::PathBuf>> {
+        let mut aside = Vec::new();
+        for file in damaged {
+            if copy_aside(&*self.disk, file.start)? {
+                aside.push(self.disk.display(&lost_path_of(file.start)));
+            }
+        }
+        Ok(aside)
+    }
+
+    /// Goes on in a new file.
+    pub fn begin_file(&self) -> Result<()> {
+        let mut tail = self.tail.lock();
+        if tail.starts.back() == Some(&self.position()) {
+            // Two files cannot have one position, and the present one may be damaged although it is empty.
+            self.write_frame(&mut tail, &mut [0; RECORD_HEADER], self.synced())?;
+        }
+        self.rotate(&mut tail, self.position())
     }
 
     /// The first position that is still there.
@@ -234,29 +330,68 @@ impl Log {
     }
 }
 
-fn create(disk: &dyn Disk, header: &FileHeader, len: u64) -> Result<Arc<dyn DiskFile>> {
-    let path = path_of(header.start);
+/// A log file in which not every record can be read.
+#[derive(Clone, Debug)]
+pub struct DamagedFile {
+    start: u64,
+    /// The file.
+    pub path: std::path::PathBuf,
+    /// The first byte in it that is no record.
+    pub offset: u64,
+    /// The same as a position.
+    pub position: u64,
+}
+
+/// Where a damaged log file is kept for whoever wants to look; no replay reads it.
+pub(super) fn lost_path_of(start: u64) -> String {
+    format!("{}.lost", path_of(start))
+}
+
+/// Copies a log file to where it is kept; false if there is none.
+pub(super) fn copy_aside(disk: &dyn Disk, start: u64) -> Result<bool> {
+    let (path, lost) = (path_of(start), lost_path_of(start));
     let fail = || Error::io(disk.display(&path));
-    let file = disk.open(&path, Open::Create).map_err(fail())?;
+    let file = match disk.open(&path, Open::Read) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        other => other.map_err(fail())?,
+    };
+    let mut bytes = vec![0; file.len().map_err(fail())? as usize];
+    let mut read = 0;
+    for block in bytes.chunks_mut(4096) {
+        let at = read;
+        read += block.len();
+        match file.read_at(block, at as u64) {
+            // A sector that cannot be read stays zeros.
+            Err(error) if error.raw_os_error() != Some(libc::EIO) => return Err(fail()(error)),
+            _ => {}
+        }
+    }
+    let _ = disk.remove(&lost);
+    let copy = disk.open(&lost, Open::Create).map_err(fail())?;
+    copy.write_at(&bytes, 0).and_then(|()| copy.sync()).and_then(|()| disk.sync_dir(DIR)).map_err(fail())?;
+    Ok(true)
+}
+
+fn create(disk: &dyn Disk, path: &str, header: &FileHeader, len: u64) -> Result<Arc<dyn DiskFile>> {
+    let fail = || Error::io(disk.display(path));
+    let file = disk.open(path, Open::Create).map_err(fail())?;
     let made = match len {
         0 => Ok(()),
         len => file.allocate(0, len),
     };
     if let Err(error) = made.and_then(|()| file.write_at(&header.encode(), 0)) {
-        let _ = disk.remove(&path);
+        let _ = disk.remove(path);
         return Err(fail()(error));
     }
     Ok(file)
 }
 
-/// The reserve as a log file, if there is one.
+/// The reserve with a log file's header, if there is one; it still has to get its name.
 fn reuse(disk: &dyn Disk, header: &FileHeader) -> Result<Option<Arc<dyn DiskFile>>> {
-    let path = path_of(header.start);
-    let fail = || Error::io(disk.display(&path));
+    let fail = || Error::io(disk.display(RESERVE));
     match disk.open(RESERVE, Open::Write) {
         Ok(reserve) => {
             reserve.write_at(&header.encode(), 0).map_err(fail())?;
-            disk.rename(RESERVE, &path).map_err(fail())?;
             Ok(Some(reserve))
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),

@@ -24,6 +24,16 @@ pub(super) const FILE_HEADER: usize = 48;
 /// these fields and the body u64. A record without a body is a mark.
 pub(super) const RECORD_HEADER: usize = 32;
 
+/// Where a log may be: far from where positions would overflow, and further than any disk can write.
+const POSITION_MAX: u64 = 1 << 62;
+
+/// The first position of the file of this name; `None` for a name that no log file has.
+pub(super) fn parse_name(name: &str) -> Option<u64> {
+    let digits = name.strip_suffix(".log")?;
+    let start = u64::from_str_radix(digits, 16).ok()?;
+    (digits == format!("{start:016x}") && start <= POSITION_MAX).then_some(start)
+}
+
 /// The file whose first record is at `start`.
 pub(super) fn path_of(start: u64) -> String {
     format!("{DIR}/{start:016x}.log")
@@ -65,7 +75,7 @@ impl FileHeader {
         }
         let fields = || Some((take.u64()?, take.u64()?, Boot(take.array()?), take.u64()?));
         let Some((start, synced, boot, check)) = { fields }() else { return Ok(None) };
-        let whole = xxh3_64(&bytes[..FILE_HEADER - 8]) == check && synced <= start;
+        let whole = xxh3_64(&bytes[..FILE_HEADER - 8]) == check && synced <= start && start <= POSITION_MAX;
         Ok(whole.then_some(FileHeader { start, synced, boot }))
     }
 }
@@ -139,11 +149,45 @@ impl LogFile {
         let mut take = Take(self.bytes.get(at..)?);
         let len = take.u32()? as usize;
         let (zeros, own, synced, check) = (take.u32()?, take.u64()?, take.u64()?, take.u64()?);
-        if len > RECORD_BYTES_MAX || zeros != 0 || own != position || synced > position {
+        if len > RECORD_BYTES_MAX
+            || zeros != 0
+            || own != position
+            || synced > position
+            || position > POSITION_MAX
+        {
             return None;
         }
         let whole = self.bytes.get(at..at + RECORD_HEADER + len)?;
         (check == check_of(whole)).then(|| Frame { body: &whole[RECORD_HEADER..], synced })
+    }
+
+    /// Hands the body of every intact record behind `position` to `visit`, whatever lies between them.
+    pub fn each_behind(&self, position: u64, visit: &mut dyn FnMut(&[u8])) {
+        let mut at = self.offset_of(position.max(self.start)).unwrap_or(usize::MAX);
+        while at.saturating_add(RECORD_HEADER) <= self.bytes.len() {
+            let expected = self.start + (at - FILE_HEADER) as u64;
+            let own = self.bytes[at + 8..at + 16] == expected.to_le_bytes();
+            match own.then(|| self.frame(expected)).flatten() {
+                Some(frame) => {
+                    visit(frame.body);
+                    at += frame.len();
+                }
+                None => at += 1,
+            }
+        }
+    }
+
+    /// The first position before `end` where no intact record stands; None if all are there. Without a header it is the
+    /// first of the file.
+    pub fn break_before(&self, end: u64) -> Option<u64> {
+        let mut position = self.start;
+        while self.header.is_some() && position < end {
+            match self.frame(position) {
+                Some(frame) => position += frame.len() as u64,
+                None => return Some(position),
+            }
+        }
+        (position < end || self.header.is_none()).then_some(position)
     }
 
     /// Whether anything intact in this file says that all before a point behind `position` had been synced. Looks at
@@ -155,10 +199,14 @@ impl LogFile {
         }
         // The header is synced with the first record behind it: of a file without one, a record is enough that claims no
         // more than all before the file.
-        let least = if self.header.is_none() && position == self.start { position } else { position + 1 };
+        let least = if self.header.is_none() && position == self.start {
+            position
+        } else {
+            position.saturating_add(1)
+        };
         let from = self.offset_of(position.max(self.start)).unwrap_or(usize::MAX);
         (from..self.bytes.len().saturating_sub(RECORD_HEADER - 1)).any(|at| {
-            let expected = self.start + (at - FILE_HEADER) as u64;
+            let expected = self.start.saturating_add((at - FILE_HEADER) as u64);
             // The position is compared before anything is hashed.
             self.bytes[at + 8..at + 16] == expected.to_le_bytes()
                 && self.frame(expected).is_some_and(|frame| !frame.is_mark() && frame.synced >= least)
@@ -209,6 +257,18 @@ mod tests {
         }
         assert!(file.frame(position).is_none() && file.frame(file.start + 1).is_none());
         assert!(file.claims_beyond(file.start - 1) && !file.claims_beyond(file.start));
+    }
+
+    /// An empty file called ffffffffffffffff.log ended the start, and was where the log would have gone on. Found by fuzzing.
+    #[test]
+    fn no_log_is_where_positions_overflow() {
+        assert_eq!(parse_name(path_of(7).rsplit('/').next().unwrap()), Some(7));
+        for name in ["ffffffffffffffff.log", "7.log", "+000000000000007.log", "0000000000000007.lost"] {
+            assert_eq!(parse_name(name), None, "{name}");
+        }
+        let file = LogFile { start: u64::MAX, bytes: vec![0; 200], header: None };
+        assert!(!file.claims_beyond(u64::MAX) && file.frame(u64::MAX).is_none());
+        assert_eq!(FileHeader::decode(&FileHeader { start: u64::MAX, ..sample() }.encode()), Ok(None));
     }
 
     #[test]

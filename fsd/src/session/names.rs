@@ -7,7 +7,7 @@ use cas::{Attrs, Kind, Time, xattrs::Xattrs};
 use super::{
     Error, Name, Result, acl,
     extent::FileBody,
-    inode::{Body, Inode, NOWHERE, XattrSet},
+    inode::{Body, INO_END, Inode, NOWHERE, XattrSet},
     live::{Change, Session},
     log::Purpose,
     state::Effect,
@@ -93,7 +93,7 @@ impl Session {
     }
 
     /// Makes a file of any kind, and remembers it for the holder. Errors: `Exists`, `NotADirectory`, `NotFound` in a removed
-    /// directory, `TooLarge`, `NoSpace`.
+    /// directory, `TooLarge`, `NoSpace` (of inode numbers too, as a file system says that has no more inodes).
     pub fn make(&self, dir: u64, name: &Name, new: New) -> Result<Found> {
         let now = self.shared.clock.now();
         let mut change = self.begin()?;
@@ -102,7 +102,7 @@ impl Session {
             return Err(Error::Exists);
         }
         let parent = change.found(dir.ino)?;
-        let ino = change.state.next_ino;
+        let ino = change.next_ino()?;
         let inode = Arc::new(change.new_inode(new, &parent, now)?);
         change.adopt(&parent)?;
         change.push(Effect::Inode(ino, Arc::clone(&inode)));
@@ -119,7 +119,7 @@ impl Session {
         let mut change = self.begin()?;
         let dir = change.dir(dir)?;
         let parent = change.found(dir.ino)?;
-        let ino = change.state.next_ino;
+        let ino = change.next_ino()?;
         let mut inode = change.new_inode(New { kind: Kind::File, ..new }, &parent, now)?;
         inode.parent = NOWHERE;
         inode.attrs.nlink = 0;
@@ -273,6 +273,12 @@ fn new_inode(new: New, mode: u32, xattrs: Xattrs, parent: &Found, now: Time) -> 
 type End<'e, T> = (&'e DirNode, &'e Name, T);
 
 impl Change<'_> {
+    /// The number of the next inode. Error: `NoSpace` when they have run out.
+    fn next_ino(&self) -> Result<u64> {
+        let ino = self.state.next_ino;
+        if ino < INO_END { Ok(ino) } else { Err(Error::NoSpace) }
+    }
+
     fn new_inode(&self, new: New, parent: &Found, now: Time) -> Result<Inode> {
         let inherited = match new.kind {
             Kind::Symlink => (new.mode, Xattrs::new()),

@@ -10,8 +10,9 @@ use super::{
     codec::{Put, Take},
     extent::{Blob, Data, FileBody},
     inode::{BaseDir, Body, Inode, NOWHERE, XattrSet},
-    segment::Pool,
+    segment::{Pool, SEGMENT_ID_MAX},
     state::{DirDelta, Effect, State},
+    sums::{SUM_BYTES_MAX, Sum},
 };
 
 /// What a session is called and where it comes from.
@@ -69,6 +70,9 @@ pub enum Record {
     Discard(SessionId),
     /// One operation on a session.
     Apply(SessionId, Vec<Effect>),
+    /// Nothing before this position is needed any more, and files that end there may be gone. A log that begins later than
+    /// its last such record says has lost its beginning.
+    Trim(u64),
 }
 
 /// Bytes of one record. Anchors are cut into parts far below it; what is largest beside them is 1 MiB of attributes.
@@ -106,6 +110,10 @@ impl Record {
                 out.extend_from_slice(&id.0);
                 put_effects(out, effects);
             }
+            Record::Trim(position) => {
+                out.u8(6);
+                out.u64(*position);
+            }
         }
     }
 
@@ -125,9 +133,16 @@ impl Record {
             3 => Record::Fork { parent: take_id(t)?, meta: take_meta(t)? },
             4 => Record::Discard(take_id(t)?),
             5 => Record::Apply(take_id(t)?, take_effects(t, pool)?),
+            6 => Record::Trim(t.u64()?),
             _ => return None,
         };
         take.is_empty().then_some(record)
+    }
+
+    /// What a trim says, without decoding others.
+    pub(crate) fn trimmed(bytes: &[u8]) -> Option<u64> {
+        let mut take = Take(bytes);
+        (take.u8()? == 6).then(|| take.u64())?
     }
 }
 
@@ -171,14 +186,25 @@ fn image_of(ino: u64, inode: &Arc<Inode>) -> Vec<Effect> {
     let bare = FileBody { extents: Default::default(), ..file.clone() };
     let mut effects =
         vec![Effect::Inode(ino, Arc::new(Inode { body: Body::File(bare), ..(**inode).clone() }))];
-    effects.extend(file.extents.iter().map(|(start, extent)| match extent.data {
-        Data::Hole => Effect::Punch(ino, start..start + extent.len),
-        Data::Segment { segment, offset, .. } => {
-            Effect::Write { ino, start, len: extent.len, segment, offset }
+    for (start, extent) in file.extents.iter() {
+        match extent.data {
+            Data::Hole => effects.push(Effect::Punch(ino, start..start + extent.len)),
+            Data::Segment { segment, offset, .. } => {
+                let sums = segment.sums(offset..offset + extent.len);
+                let write =
+                    Effect::Write { ino, start, len: extent.len, segment: Arc::clone(&segment), offset };
+                effects.push(write);
+                let lists =
+                    sums.chunks(SUMS_MAX).map(|sums| Effect::Sums(Arc::clone(&segment), sums.to_vec()));
+                effects.extend(lists);
+            }
         }
-    }));
+    }
     effects
 }
+
+/// Sums in one effect of an anchor, which is cut into parts between effects.
+const SUMS_MAX: usize = 512;
 
 fn names_of(dir: u64, delta: &DirDelta) -> impl Iterator<Item = Effect> + '_ {
     use super::state::Change;
@@ -200,6 +226,7 @@ fn effect_bytes(effect: &Effect) -> usize {
             XattrSet::Base(_) => 128,
         },
         Effect::Xattrs(_, own) => xattrs(own),
+        Effect::Sums(_, sums) => 20 * sums.len(),
         _ => 64,
     }
 }
@@ -298,6 +325,20 @@ fn put_effect(out: &mut Vec<u8>, effect: &Effect) {
         }
         Effect::Orphan(ino) => head(out, 12, *ino),
         Effect::Drop(ino) => head(out, 13, *ino),
+        Effect::Sums(segment, sums) => {
+            head(out, 14, segment.id());
+            out.u32(sums.len() as u32);
+            for sum in sums {
+                out.u64(sum.offset);
+                out.u32(sum.len as u32);
+                out.u64(sum.check);
+            }
+        }
+        Effect::Unsum(segment, range) => {
+            head(out, 15, segment.id());
+            out.u64(range.start);
+            out.u64(range.end);
+        }
     }
 }
 
@@ -311,7 +352,10 @@ fn take_effect(t: &mut Take<'_>, pool: &Pool) -> Option<Effect> {
         5 => Effect::Xattrs(ino, Arc::new(take_xattrs(t)?)),
         6 => {
             let (start, len, segment, offset) = (t.u64()?, t.u64()?, t.u64()?, t.u64()?);
-            let bounded = len > 0 && start.checked_add(len).is_some() && offset.checked_add(len).is_some();
+            let bounded = len > 0
+                && start.checked_add(len).is_some()
+                && offset.checked_add(len).is_some()
+                && segment <= SEGMENT_ID_MAX;
             bounded.then(|| Effect::Write { ino, start, len, segment: pool.get(segment), offset })?
         }
         7 => Effect::Punch(ino, t.u64()?..t.u64()?),
@@ -321,8 +365,24 @@ fn take_effect(t: &mut Take<'_>, pool: &Pool) -> Option<Effect> {
         11 => Effect::Remove { dir: ino, name: take_name(t)? },
         12 => Effect::Orphan(ino),
         13 => Effect::Drop(ino),
+        14 => Effect::Sums(pool.get(ino), take_sums(t)?),
+        15 => {
+            let range = t.u64()?..t.u64()?;
+            (range.start < range.end).then(|| Effect::Unsum(pool.get(ino), range))?
+        }
         _ => return None,
     })
+}
+
+fn take_sums(t: &mut Take<'_>) -> Option<Vec<Sum>> {
+    let count = t.u32()? as usize;
+    let mut sums = Vec::with_capacity(count.min(t.0.len() / 20 + 1));
+    for _ in 0..count {
+        let sum = Sum { offset: t.u64()?, len: u64::from(t.u32()?), check: t.u64()? };
+        let bounded = (1..=SUM_BYTES_MAX).contains(&sum.len) && sum.offset.checked_add(sum.len).is_some();
+        sums.push(bounded.then_some(sum)?);
+    }
+    Some(sums)
 }
 
 fn take_name(t: &mut Take<'_>) -> Option<Name> {

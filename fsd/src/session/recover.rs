@@ -5,7 +5,8 @@ use std::{collections::HashMap, sync::Arc};
 use super::{
     Error, Result, SessionId,
     extent::Data,
-    inode::{Body, ROOT},
+    inode::Body,
+    invariants,
     record::{Meta, Record},
     segment::Pool,
     state::{Effect, State},
@@ -20,6 +21,9 @@ pub struct Recovered {
     pub state: State,
     /// The position from which the log describes it.
     pub anchor: u64,
+    /// Extents of this epoch and later ones may have been the session's own when the last record was written: a live
+    /// session's anchor shares nothing.
+    own_from: u64,
 }
 
 /// All that the log describes.
@@ -62,7 +66,7 @@ impl Recovery {
                 if index == 0 {
                     *parts = (position, 0, Vec::new());
                 }
-                parts.1 = index + 1;
+                parts.1 = index.saturating_add(1);
                 parts.2.extend(effects);
             }
             Record::Anchor { meta, base, next_ino, parts, effects } => {
@@ -72,24 +76,27 @@ impl Recovery {
                 };
                 if count == parts {
                     all.extend(effects);
+                    let own_from = self.epoch + 1;
                     let state = self.sum_up(base, next_ino, &all);
-                    self.sessions.insert(meta.id, Recovered { meta, state, anchor });
+                    self.sessions.insert(meta.id, Recovered { meta, state, anchor, own_from });
                 }
             }
             Record::Fork { parent, meta } => {
                 let (epoch, child_epoch) = (self.next_epoch(), self.next_epoch());
                 if let Some(parent) = self.sessions.get_mut(&parent) {
                     parent.state.epoch = epoch;
+                    parent.own_from = epoch;
                     let mut state = State { epoch: child_epoch, ..parent.state.clone() };
                     state.drop_orphans();
                     let anchor = parent.anchor;
-                    self.sessions.insert(meta.id, Recovered { meta, state, anchor });
+                    self.sessions.insert(meta.id, Recovered { meta, state, anchor, own_from: child_epoch });
                 }
             }
             Record::Discard(id) => {
                 self.sessions.remove(&id);
                 self.parts.remove(&id);
             }
+            Record::Trim(_) => {}
             Record::Apply(id, effects) => {
                 if let Some(session) = self.sessions.get_mut(&id) {
                     effects.iter().for_each(|effect| session.state.apply(effect));
@@ -97,6 +104,23 @@ impl Recovery {
             }
         }
         Ok(())
+    }
+
+    /// What follows was written after the machine went down, or after part of the log was lost. Bytes that a session owned
+    /// may have been overwritten in place, and the record that said so gone: nothing is known of them any more.
+    pub fn interrupted(&mut self) {
+        for session in self.sessions.values() {
+            for inode in session.state.inodes.values() {
+                let Body::File(file) = &inode.body else { continue };
+                for (_, extent) in file.extents.iter() {
+                    if let Data::Segment { segment, offset, epoch } = &extent.data
+                        && *epoch >= session.own_from
+                    {
+                        segment.clear_sums(*offset..offset + extent.len);
+                    }
+                }
+            }
+        }
     }
 
     fn next_epoch(&mut self) -> u64 {
@@ -125,19 +149,20 @@ impl Recovery {
         let mut used: HashMap<u64, u64> = HashMap::new();
         for session in self.sessions.values_mut() {
             session.state.drop_orphans();
-            if !session.state.inodes.contains_key(&ROOT) {
-                return Err(Error::Damaged {
-                    path: "log".into(),
-                    position: session.anchor,
-                    reason: format!("{} has no root directory", session.meta.id),
-                });
-            }
+            invariants::check(&session.state).map_err(|reason| Error::Damaged {
+                path: "log".into(),
+                position: session.anchor,
+                reason: format!("what it says of {} cannot be: {reason}", session.meta.id),
+            })?;
             for inode in session.state.inodes.values() {
                 let Body::File(file) = &inode.body else { continue };
                 for (_, extent) in file.extents.iter() {
                     if let Data::Segment { segment, offset, .. } = &extent.data {
-                        let end = used.entry(segment.id()).or_default();
-                        *end = (*end).max(offset + extent.len);
+                        let end = offset + extent.len;
+                        // What is checked together is kept together.
+                        let sum = segment.sums(end - 1..end).last().map_or(end, |sum| sum.range().end);
+                        let used = used.entry(segment.id()).or_default();
+                        *used = (*used).max(sum);
                     }
                 }
             }

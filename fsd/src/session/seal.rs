@@ -5,7 +5,7 @@
 //! dropped, what did is expressed against the new base, and the log gets an anchor that says so.
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{HashMap, VecDeque},
     io,
     ops::Range,
     sync::{Arc, atomic::Ordering},
@@ -23,6 +23,7 @@ use super::{
     data::{fill, next_data},
     extent::FileBody,
     inode::{Body, Inode, ROOT, XattrSet},
+    linked::{LinkedDirs, linked_dirs},
     live::Session,
     log::Purpose,
     rebase::{Moved, SealedDirs},
@@ -111,7 +112,7 @@ struct Writing<'a> {
     cut: &'a State,
     writer: Writer,
     /// Untouched directories that hold a further name of a changed hard-linked inode, with their parents.
-    extra: HashMap<u64, (u64, Digest)>,
+    extra: LinkedDirs,
     sealed: SealedDirs,
     progress: SealProgress,
 }
@@ -260,52 +261,6 @@ impl BlobSource for FileSource<'_> {
     fn next_data(&self, offset: u64) -> io::Result<Option<Range<u64>>> {
         next_data(self.store, self.file, self.size, offset).map_err(io::Error::other)
     }
-}
-
-/// Finds the untouched directories of the base that have a name for a changed inode with several names. Looks only into
-/// subtrees whose totals say that there are such names.
-pub(super) fn linked_dirs(store: &Store, state: &State) -> Result<HashMap<u64, (u64, Digest)>> {
-    let linked: HashSet<u64> =
-        state.inodes.iter().filter(|(_, inode)| inode.linked).map(|(ino, _)| *ino).collect();
-    let mut dirs = HashMap::new();
-    if linked.is_empty() {
-        return Ok(dirs);
-    }
-    let base = store.snapshot(state.base)?.dir;
-    let mut parents: HashMap<u64, (u64, Digest)> = HashMap::new();
-    let mut queue = vec![(ROOT, Dir::open(store, base)?)];
-    while let Some((ino, dir)) = queue.pop() {
-        let mut holds = false;
-        for index in 0..dir.count() {
-            let entry = dir.entry(index)?;
-            if let cas::Node::Dir(digest) = entry.node {
-                let below = Dir::open(store, digest)?;
-                if below.totals().links > 0 && !is_removed(state, ino, entry.name, entry.ino)? {
-                    parents.insert(entry.ino, (ino, digest));
-                    queue.push((entry.ino, below));
-                }
-            }
-            holds |= linked.contains(&entry.ino);
-        }
-        let mut at = ino;
-        while holds && !state.inodes.contains_key(&at) && !dirs.contains_key(&at) {
-            let above = parents[&at];
-            dirs.insert(at, above);
-            at = above.0;
-        }
-    }
-    Ok(dirs)
-}
-
-/// Whether a directory of the base is gone. One that was moved is not: it is among the changed inodes.
-fn is_removed(state: &State, parent: u64, name: &[u8], ino: u64) -> Result<bool> {
-    if state.inodes.contains_key(&ino) || !state.dirs.contains_key(&parent) {
-        return Ok(false);
-    }
-    Ok(match state.change_of(parent, &Name::parse(name)?) {
-        Some(change) => change.added().is_none_or(|(_, other)| other != ino),
-        None => false,
-    })
 }
 
 /// For the tests and for diffs: whether a found inode is untouched.

@@ -7,6 +7,7 @@
 use std::{
     collections::HashMap,
     io,
+    ops::Range,
     path::PathBuf,
     sync::{
         Arc, OnceLock, Weak,
@@ -17,10 +18,15 @@ use std::{
 use cas::disk::{Disk, DiskFile, Open};
 use parking_lot::Mutex;
 
-use super::{Error, Limits, Result};
+use super::{
+    Error, Limits, Result,
+    sums::{Sum, Sums},
+};
 
 /// The folder of the state that holds them.
 const DIR: &str = "segments";
+/// The highest number that a record may name: the next ones must not begin at zero again.
+pub(super) const SEGMENT_ID_MAX: u64 = 1 << 62;
 /// What is tried last on a disk that is nearly full.
 const SEGMENT_BYTES_LEAST: u64 = 256 << 10;
 
@@ -32,12 +38,20 @@ pub struct Segment {
     file: OnceLock<Arc<dyn DiskFile>>,
     /// Written since the last sync, and therefore in the pool's list of those.
     dirty: AtomicBool,
+    /// What its bytes were when they were written, as far as that still counts. Locked for look-ups, never across I/O.
+    sums: Mutex<Sums>,
 }
 
 impl Segment {
     #[cfg(test)]
     pub(crate) fn detached() -> Segment {
-        Segment { id: 0, pool: Weak::new(), file: OnceLock::new(), dirty: AtomicBool::new(false) }
+        Segment {
+            id: 0,
+            pool: Weak::new(),
+            file: OnceLock::new(),
+            dirty: AtomicBool::new(false),
+            sums: Mutex::default(),
+        }
     }
 
     /// Its number, unique in the life of a state directory.
@@ -45,9 +59,77 @@ impl Segment {
         self.id
     }
 
-    /// Fills `buf` from `offset`. A short file is damage: extents only name what was written.
+    /// Fills `buf` from `offset`, checked against the sums of what was written there. Error: `Damaged`.
     pub fn read(&self, buf: &mut [u8], offset: u64) -> Result<()> {
-        let read = self.file()?.read_at(buf, offset).map_err(|e| Error::io(self.path())(e))?;
+        let range = offset..offset + buf.len() as u64;
+        let sums = self.sums(range.clone());
+        let start = sums.first().map_or(range.start, |sum| sum.offset.min(range.start));
+        let end = sums.last().map_or(range.end, |sum| sum.range().end.max(range.end));
+        let check = |bytes: &[u8]| {
+            let part = |sum: &Sum| (sum.offset - start) as usize..(sum.range().end - start) as usize;
+            sums.iter().try_for_each(|sum| self.check(sum, &bytes[part(sum)]))
+        };
+        if (start..end) == range {
+            self.read_unchecked(buf, offset)?;
+            return check(buf);
+        }
+        // A sum is of a whole block, so all of that is read.
+        let mut blocks = vec![0; (end - start) as usize];
+        self.read_unchecked(&mut blocks, start)?;
+        check(&blocks)?;
+        buf.copy_from_slice(&blocks[(range.start - start) as usize..(range.end - start) as usize]);
+        Ok(())
+    }
+
+    /// The bytes under a sum, checked.
+    pub fn read_block(&self, sum: &Sum) -> Result<Vec<u8>> {
+        let mut block = vec![0; sum.len as usize];
+        self.read_unchecked(&mut block, sum.offset)?;
+        self.check(sum, &block)?;
+        Ok(block)
+    }
+
+    fn check(&self, sum: &Sum, bytes: &[u8]) -> Result<()> {
+        // A sum that went in between: the bytes are being overwritten.
+        if sum.fits(bytes) || !self.sums.lock().holds(sum) {
+            return Ok(());
+        }
+        Err(Error::Damaged {
+            path: self.path(),
+            position: sum.offset,
+            reason: format!(
+                "these {} bytes are not what was written; the changes that stood there are lost",
+                sum.len
+            ),
+        })
+    }
+
+    /// The sums of which a byte is in `range`.
+    pub fn sums(&self, range: Range<u64>) -> Vec<Sum> {
+        self.sums.lock().touching(range)
+    }
+
+    /// These bytes are what was written, and stay so.
+    pub fn add_sums(&self, sums: &[Sum]) {
+        let mut table = self.sums.lock();
+        sums.iter().for_each(|sum| table.insert(*sum));
+    }
+
+    /// These bytes may be others from now on.
+    pub fn clear_sums(&self, range: Range<u64>) {
+        self.sums.lock().clear(range);
+    }
+
+    /// Reads without a check. A short file is damage: extents only name what was written.
+    pub fn read_unchecked(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        let file = self.file().map_err(|error| match error {
+            Error::Io { source, path } if source.kind() == io::ErrorKind::NotFound => {
+                let reason = "the segment is missing; the changes that stood there are lost".to_owned();
+                Error::Damaged { path, position: offset, reason }
+            }
+            other => other,
+        })?;
+        let read = file.read_at(buf, offset).map_err(|e| Error::io(self.path())(e))?;
         if read < buf.len() {
             return Err(Error::Damaged {
                 path: self.path(),
@@ -63,14 +145,15 @@ impl Segment {
 
     /// Writes `data` at `offset`, inside a range that the caller got from [`Cursor::reserve`].
     pub fn write(self: &Arc<Self>, data: &[u8], offset: u64) -> Result<()> {
-        self.file()?.write_at(data, offset).map_err(|e| Error::io(self.path())(e))?;
-        // After the bytes: a sync clears the flag before it begins, so bytes it may have missed are in the list again.
+        let written = self.file()?.write_at(data, offset);
+        // After the bytes: a sync clears the flag before it begins, so bytes it may have missed are in the list again. Of a
+        // write that failed, too: what it did of an overwrite is seen, and must not be undone by power loss behind a sync.
         if !self.dirty.swap(true, Ordering::AcqRel)
             && let Some(pool) = self.pool.upgrade()
         {
             pool.dirty.lock().push(Arc::clone(self));
         }
-        Ok(())
+        written.map_err(|e| Error::io(self.path())(e))
     }
 
     /// Where the file is, for a person.
@@ -144,6 +227,7 @@ impl Pool {
             pool: self.this.clone(),
             file: OnceLock::new(),
             dirty: AtomicBool::new(false),
+            sums: Mutex::default(),
         });
         live.insert(id, Arc::downgrade(&segment));
         self.next_id.fetch_max(id.saturating_add(1), Ordering::Relaxed);
@@ -224,8 +308,9 @@ impl Pool {
 
     /// After a replay: `used` says for each segment that is referred to where its last byte in use ends. What the last run
     /// wrote may not be on disk yet, so the next sync takes all of them. A segment that is missing, or too short, is
-    /// damage: it is logged, and reads of what stood there fail.
-    pub fn adopt(&self, used: &HashMap<u64, u64>) {
+    /// damage: it is logged, and reads of what stood there fail. Error: `Io` if the disk does not tell; a segment that is taken
+    /// for lost is not synced.
+    pub fn adopt(&self, used: &HashMap<u64, u64>) -> Result<()> {
         for (&id, &end) in used {
             let segment = self.get(id);
             let path = segment.path();
@@ -239,9 +324,13 @@ impl Pool {
                         self.dirty.lock().push(segment);
                     }
                 }
-                Err(error) => tracing::error!(%error, "a segment is lost, and changes with it"),
+                Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                    tracing::error!(path = %path.display(), "a segment is lost, and changes with it");
+                }
+                Err(error) => return Err(error),
             }
         }
+        Ok(())
     }
 
     /// After a replay, once the log that it read is durable: every file that is not in `used` is dead, and of the others the
@@ -278,7 +367,13 @@ impl Pool {
 
 fn list(disk: &dyn Disk) -> Result<Vec<u64>> {
     let names = disk.list(DIR).map_err(|e| Error::io(disk.display(DIR))(e))?;
-    Ok(names.iter().filter_map(|name| u64::from_str_radix(name, 16).ok()).collect())
+    Ok(names.iter().filter_map(|name| parse_name(name)).collect())
+}
+
+/// The segment whose file has this name; `None` for a name that none has.
+fn parse_name(name: &str) -> Option<u64> {
+    let id = u64::from_str_radix(name, 16).ok()?;
+    (name == format!("{id:016x}") && id <= SEGMENT_ID_MAX).then_some(id)
 }
 
 /// Where a session writes next: its own, so that discarding it frees whole files.

@@ -16,6 +16,7 @@ use super::{
     extent::{Data, Extent},
     inode::{BaseDir, Body, CREATED_MIN, Inode, ROOT, XattrSet},
     segment::Segment,
+    sums::Sum,
 };
 
 /// A session's content.
@@ -96,6 +97,10 @@ pub enum Effect {
         /// The first byte there.
         offset: u64,
     },
+    /// What bytes of a segment are, whoever's they are.
+    Sums(Arc<Segment>, Vec<Sum>),
+    /// Bytes of a segment are about to be overwritten in place.
+    Unsum(Arc<Segment>, Range<u64>),
     /// A range of a file is a hole.
     Punch(u64, Range<u64>),
     /// A file's bytes from here on are gone.
@@ -173,6 +178,8 @@ impl State {
             }
             Effect::Write { ino, start, len, segment, offset } => {
                 let epoch = self.epoch;
+                // An anchor says anew what is known of the bytes that it names.
+                segment.clear_sums(*offset..offset + len);
                 self.change(*ino, |inode| {
                     if let Body::File(file) = &mut inode.body {
                         let data = Data::Segment { segment: Arc::clone(segment), offset: *offset, epoch };
@@ -180,6 +187,8 @@ impl State {
                     }
                 });
             }
+            Effect::Sums(segment, sums) => segment.add_sums(sums),
+            Effect::Unsum(segment, range) => segment.clear_sums(range.clone()),
             Effect::Punch(ino, range) => self.change(*ino, |inode| {
                 if let Body::File(file) = &mut inode.body {
                     file.punch(range.clone());

@@ -158,7 +158,22 @@ impl State {
     fn base_child(&self, dir: &DirNode, name: &Name) -> Result<Option<Found>> {
         let Some(base) = &dir.base else { return Ok(None) };
         let Some((index, entry)) = base.find(name.as_bytes())? else { return Ok(None) };
-        self.of_place(Place { dir: base.clone(), index }, entry.ino, dir.ino).map(Some)
+        let found = self.of_place(Place { dir: base.clone(), index }, entry.ino, dir.ino)?;
+        self.check_place(&found).map(|()| Some(found))
+    }
+
+    /// A directory that was moved has no name any more where the base has it. One that has would be inside itself, or in two
+    /// places: only a log that nobody should have written makes such a state, and walks through it would not end.
+    fn check_place(&self, found: &Found) -> Result<()> {
+        let stands = |inode: &Arc<Inode>| inode.kind != Kind::Dir || inode.parent == found.parent;
+        if self.inodes.get(&found.ino).is_none_or(stands) {
+            return Ok(());
+        }
+        Err(Error::Damaged {
+            path: "log".into(),
+            position: 0,
+            reason: format!("directory {} is in two places", found.ino),
+        })
     }
 
     /// An entry of the base, or what became of its inode.
@@ -196,8 +211,9 @@ impl State {
             for index in 0..base.count() {
                 let entry = base.entry(index)?;
                 if delta.is_none_or(|delta| !delta.names.contains_key(entry.name)) {
-                    let place = Place { dir: base.clone(), index };
-                    entries.push((Name::parse(entry.name)?, self.of_place(place, entry.ino, dir.ino)?));
+                    let found = self.of_place(Place { dir: base.clone(), index }, entry.ino, dir.ino)?;
+                    self.check_place(&found)?;
+                    entries.push((Name::parse(entry.name)?, found));
                 }
             }
         }

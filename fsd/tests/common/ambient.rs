@@ -1,6 +1,6 @@
 //! Time and chance as a test decides them.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use cas::Time;
 use fsd::session::{Clock, Entropy, SessionId};
@@ -16,32 +16,40 @@ const EPOCH_SECS: i64 = 1_800_000_000;
 pub struct ManualClock {
     ns: AtomicU64,
     step_ns: u64,
+    /// By how much somebody set the clock back, which the monotonic one does not notice.
+    back_secs: AtomicI64,
 }
 
 impl ManualClock {
     /// A clock at the beginning of the simulated time.
     pub fn new(step_ns: u64) -> ManualClock {
-        ManualClock { ns: AtomicU64::new(0), step_ns }
+        ManualClock { ns: AtomicU64::new(0), step_ns, back_secs: AtomicI64::new(0) }
     }
 
     /// Lets time pass; returns what it is then.
     pub fn advance(&self, ns: u64) -> Time {
-        time(self.ns.fetch_add(ns, Ordering::Relaxed) + ns)
+        self.time(self.ns.fetch_add(ns, Ordering::Relaxed) + ns)
+    }
+
+    /// Sets the system's clock back, or forward with a negative number.
+    pub fn set_back(&self, secs: i64) {
+        self.back_secs.fetch_add(secs, Ordering::Relaxed);
+    }
+
+    fn time(&self, ns: u64) -> Time {
+        let secs = EPOCH_SECS - self.back_secs.load(Ordering::Relaxed) + (ns / 1_000_000_000) as i64;
+        Time { secs, nanos: (ns % 1_000_000_000) as u32 }
     }
 }
 
 impl Clock for ManualClock {
     fn now(&self) -> Time {
-        time(self.ns.fetch_add(self.step_ns, Ordering::Relaxed))
+        self.time(self.ns.fetch_add(self.step_ns, Ordering::Relaxed))
     }
 
     fn monotonic_us(&self) -> u64 {
         self.ns.load(Ordering::Relaxed) / 1000
     }
-}
-
-fn time(ns: u64) -> Time {
-    Time { secs: EPOCH_SECS + (ns / 1_000_000_000) as i64, nanos: (ns % 1_000_000_000) as u32 }
 }
 
 /// IDs from a seed.

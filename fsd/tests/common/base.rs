@@ -16,7 +16,7 @@ use crate::model::tree::{Body, Tree};
 pub const WIDE: usize = 320;
 
 /// The attributes of the root of every base.
-fn root_attrs() -> Attrs {
+pub fn root_attrs() -> Attrs {
     let time = Time { secs: 1_700_000_000, nanos: 5 };
     Attrs { mode: 0o755, uid: 1, gid: 1, nlink: 2, rdev: 0, size: 0, mtime: time, ctime: time }
 }
@@ -76,6 +76,23 @@ pub fn tree() -> Tree {
     for ino in [sub, within, ROOT] {
         b.0.set_xattr(ino, b"user.attribute1", b"from the base", SetXattr::Any).unwrap();
     }
+    build.0.into_base()
+}
+
+/// A tree that costs little to copy, read and compare: two levels, hard links across them, a symlink, extended attributes.
+pub fn small_tree() -> Tree {
+    let mut build = Build(Tree::empty(2, root_attrs()));
+    build.0.now = Time { secs: 1_700_000_000, nanos: 0 };
+    let b = &mut build;
+    let sub = b.dir(ROOT, "sub");
+    let deep = b.dir(sub, "deep");
+    b.file(deep, "bottom", b"the bottom");
+    b.dir(ROOT, "empty dir");
+    b.file(ROOT, "small", &[b's'; 5000]);
+    let across = b.file(deep, "linked", b"names in two directories");
+    b.0.link(across, ROOT, b"from the root").unwrap();
+    b.make(sub, "symlink", Kind::Symlink, Some("deep/bottom"));
+    b.0.set_xattr(sub, b"user.attribute1", b"from the base", SetXattr::Any).unwrap();
     build.0.into_base()
 }
 

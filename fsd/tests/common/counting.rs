@@ -10,7 +10,7 @@ use std::{
 };
 
 use cas::{
-    disk::{Disk, DiskFile, Map, Open, Space},
+    disk::{Disk, DiskFile, Open, Space},
     sim::SimDisk,
 };
 
@@ -145,10 +145,5 @@ impl DiskFile for CountingFile {
 
     fn punch(&self, offset: u64, len: u64) -> io::Result<()> {
         self.file.punch(offset, len)
-    }
-
-    fn map(&self, len: u64) -> io::Result<Map> {
-        self.count(|count| count.reads += 1);
-        self.file.map(len)
     }
 }

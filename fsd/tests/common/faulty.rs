@@ -1,21 +1,59 @@
 //! A disk with a planted fault: the checkers must find it. Or one that is slow, so that others get in between.
 
-use std::{io, path::PathBuf, sync::Arc, thread, time::Duration};
+use std::{
+    io,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread,
+    time::Duration,
+};
 
 use cas::{
-    disk::{Disk, DiskFile, Map, Open, Space},
+    disk::{Disk, DiskFile, Open, Space},
     sim::SimDisk,
 };
+use xxhash_rust::xxh3::Xxh3;
 
 /// What the disk does wrong with files whose path begins with a given text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// Says that it synced, and did not.
     Sync(&'static str),
+    /// Says that it made names durable, and did not.
+    SyncDir(&'static str),
     /// Says that it wrote, and did not.
     Write(&'static str),
+    /// So with every fifth write alone.
+    Forgetful(&'static str),
+    /// Says that it reserved room, and did not.
+    Reserve(&'static str),
+    /// Takes a failed write for a good one.
+    Trusting(&'static str),
+    /// Takes a failed sync for a good one.
+    TrustingSync(&'static str),
+    /// Gives whatever a log file holds a good checksum: a torn record looks intact.
+    Heal,
     /// Is no fault: writes in two halves, and takes a while in between.
     Slow(&'static str),
+}
+
+impl Fault {
+    fn concerns(self, path: &str) -> bool {
+        match self {
+            Fault::Heal => path.starts_with("log/"),
+            Fault::SyncDir(_) => false,
+            Fault::Sync(prefix)
+            | Fault::Write(prefix)
+            | Fault::Forgetful(prefix)
+            | Fault::Reserve(prefix)
+            | Fault::Trusting(prefix)
+            | Fault::TrustingSync(prefix)
+            | Fault::Slow(prefix) => path.starts_with(prefix),
+        }
+    }
 }
 
 /// A simulated disk with a fault.
@@ -28,9 +66,8 @@ pub struct FaultyDisk {
 impl Disk for FaultyDisk {
     fn open(&self, path: &str, how: Open) -> io::Result<Arc<dyn DiskFile>> {
         let file = self.disk.open(path, how)?;
-        let (Fault::Sync(prefix) | Fault::Write(prefix) | Fault::Slow(prefix)) = self.fault;
-        match path.starts_with(prefix) {
-            true => Ok(Arc::new(FaultyFile { file, fault: self.fault })),
+        match self.fault.concerns(path) {
+            true => Ok(Arc::new(FaultyFile { file, fault: self.fault, writes: AtomicU64::new(0) })),
             false => Ok(file),
         }
     }
@@ -52,7 +89,10 @@ impl Disk for FaultyDisk {
     }
 
     fn sync_dir(&self, path: &str) -> io::Result<()> {
-        self.disk.sync_dir(path)
+        match self.fault {
+            Fault::SyncDir(dir) if dir == path => Ok(()),
+            _ => self.disk.sync_dir(path),
+        }
     }
 
     fn space(&self) -> io::Result<Space> {
@@ -68,23 +108,33 @@ impl Disk for FaultyDisk {
 struct FaultyFile {
     file: Arc<dyn DiskFile>,
     fault: Fault,
+    writes: AtomicU64,
 }
 
 impl DiskFile for FaultyFile {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
-        self.file.read_at(buf, offset)
+        let read = self.file.read_at(buf, offset)?;
+        if self.fault == Fault::Heal && offset == 0 {
+            heal(&mut buf[..read]);
+        }
+        Ok(read)
     }
 
     fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
         match self.fault {
             Fault::Write(_) => Ok(()),
-            Fault::Sync(_) => self.file.write_at(buf, offset),
+            Fault::Forgetful(_) if self.writes.fetch_add(1, Ordering::Relaxed) % 5 == 4 => Ok(()),
+            Fault::Trusting(_) => {
+                let _ = self.file.write_at(buf, offset);
+                Ok(())
+            }
             Fault::Slow(_) => {
                 let (front, back) = buf.split_at(buf.len() / 2);
                 self.file.write_at(front, offset)?;
                 thread::sleep(Duration::from_micros(20));
                 self.file.write_at(back, offset + front.len() as u64)
             }
+            _ => self.file.write_at(buf, offset),
         }
     }
 
@@ -98,8 +148,12 @@ impl DiskFile for FaultyFile {
 
     fn sync(&self) -> io::Result<()> {
         match self.fault {
-            Fault::Write(_) | Fault::Slow(_) => self.file.sync(),
             Fault::Sync(_) => Ok(()),
+            Fault::TrustingSync(_) => {
+                let _ = self.file.sync();
+                Ok(())
+            }
+            _ => self.file.sync(),
         }
     }
 
@@ -108,14 +162,32 @@ impl DiskFile for FaultyFile {
     }
 
     fn allocate(&self, offset: u64, len: u64) -> io::Result<()> {
-        self.file.allocate(offset, len)
+        match self.fault {
+            Fault::Reserve(_) => Ok(()),
+            _ => self.file.allocate(offset, len),
+        }
     }
 
     fn punch(&self, offset: u64, len: u64) -> io::Result<()> {
         self.file.punch(offset, len)
     }
+}
 
-    fn map(&self, len: u64) -> io::Result<Map> {
-        self.file.map(len)
+/// Puts a good checksum into the header of every record of a log file (docs/format.md, section 4).
+fn heal(bytes: &mut [u8]) {
+    const FILE_HEADER: usize = 48;
+    const RECORD_HEADER: usize = 32;
+    let mut at = FILE_HEADER;
+    while let Some(header) = bytes.get(at..at + RECORD_HEADER) {
+        let len = u32::from_le_bytes(header[..4].try_into().expect("four bytes")) as usize;
+        let end = at + RECORD_HEADER + len;
+        if header.iter().all(|byte| *byte == 0) || end > bytes.len() {
+            return;
+        }
+        let mut hash = Xxh3::new();
+        hash.update(&bytes[at..at + 24]);
+        hash.update(&bytes[at + RECORD_HEADER..end]);
+        bytes[at + 24..at + RECORD_HEADER].copy_from_slice(&hash.digest().to_le_bytes());
+        at = end;
     }
 }

@@ -19,6 +19,7 @@ pub fn tight() -> Limits {
         segment_bytes_min: 16 << 10,
         segment_bytes_max: 64 << 10,
         idle_us: 60_000_000,
+        ..Limits::default()
     }
 }
 
@@ -31,6 +32,8 @@ pub struct Opening {
     pub accept_loss: bool,
     /// Bounds.
     pub limits: Limits,
+    /// A pack is full at this size.
+    pub pack_bytes_max: u64,
     /// Time, shared by all engines of a test.
     pub clock: Arc<ManualClock>,
     /// A fault of simulated disks.
@@ -43,7 +46,8 @@ impl Opening {
     /// The first run, with tight bounds and a clock that stands still unless told.
     pub fn first(seed: u64) -> Opening {
         let (clock, entropy) = (Arc::new(ManualClock::new(0)), Arc::new(SeededEntropy::new(seed)));
-        Opening { boot: 1, accept_loss: false, limits: tight(), fault: None, clock, entropy }
+        let (limits, pack_bytes_max) = (tight(), 8 << 20);
+        Opening { boot: 1, accept_loss: false, limits, pack_bytes_max, fault: None, clock, entropy }
     }
 
     /// The same, after the machine was started again.
@@ -53,7 +57,13 @@ impl Opening {
 
     /// Opens store and engine on any disk.
     pub fn open(&self, disk: Arc<dyn Disk>) -> Result<Engine> {
-        let options = Options { pack_bytes_max: 8 << 20, batch_bytes: 64 << 10 };
+        // Small caches: what a test damages is read again.
+        let options = Options {
+            pack_bytes_max: self.pack_bytes_max,
+            batch_bytes: 64 << 10,
+            object_cache_bytes: 64 << 10,
+            chunk_cache_bytes: 64 << 10,
+        };
         let store = Store::open_with(Arc::clone(&disk), options)?;
         let (clock, entropy) = (Arc::clone(&self.clock), Arc::clone(&self.entropy));
         let (boot, accept_loss, limits) = (Boot([self.boot; 16]), self.accept_loss, self.limits);

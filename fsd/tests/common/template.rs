@@ -1,4 +1,4 @@
-//! A simulated disk with the base in its store, made once for all tests of a program.
+//! A simulated disk with a base in its store, made once for all tests of a program.
 
 use std::{
     path::Path,
@@ -13,23 +13,25 @@ use crate::model::{engine::EngineTarget, tree::Tree, world::World};
 /// A disk, and what is on it.
 pub struct Template {
     disk: SimDisk,
-    snapshot: SnapshotId,
-    tree: Tree,
+    pub snapshot: SnapshotId,
+    pub tree: Tree,
 }
 
 impl Template {
     /// The one that all tests share.
     pub fn get() -> &'static Template {
         static TEMPLATE: OnceLock<Template> = OnceLock::new();
-        TEMPLATE.get_or_init(|| {
-            let disk = SimDisk::new(0);
-            let engine = Opening::first(0).open_sim(&disk).unwrap();
-            let tree = base::tree();
-            let snapshot = base::store(engine.store(), &tree);
-            engine.close().unwrap();
-            drop(engine);
-            Template { disk: disk.kill(), snapshot, tree }
-        })
+        TEMPLATE.get_or_init(|| Template::of(base::tree(), &Opening::first(0)))
+    }
+
+    /// A disk with an engine's state on it, and `tree` in its store.
+    pub fn of(tree: Tree, opening: &Opening) -> Template {
+        let disk = SimDisk::new(0);
+        let engine = opening.open_sim(&disk).unwrap();
+        let snapshot = base::store(engine.store(), &tree);
+        engine.close().unwrap();
+        drop(engine);
+        Template { disk: disk.kill(), snapshot, tree }
     }
 
     /// A copy of the disk, and the base in it.

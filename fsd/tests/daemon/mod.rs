@@ -28,6 +28,11 @@ pub(crate) struct Daemon {
 impl Daemon {
     /// Starts on an empty state.
     pub(crate) fn start() -> Daemon {
+        Daemon::start_with(Limits::default())
+    }
+
+    /// The same with other bounds.
+    pub(crate) fn start_with(limits: Limits) -> Daemon {
         let dir = tempfile::tempdir().unwrap();
         let state = dir.path().join("state");
         let disk: Arc<dyn Disk> = Arc::new(SysDisk::open(&state).unwrap());
@@ -38,7 +43,7 @@ impl Daemon {
             entropy: Arc::new(SystemEntropy),
             boot: boot().unwrap(),
             accept_loss: false,
-            limits: Limits::default(),
+            limits,
         };
         let engine = Arc::new(Engine::open(parts).unwrap());
         let mounts = Mounts::new(Arc::clone(&engine), &state);
@@ -59,6 +64,16 @@ impl Daemon {
     /// The state directory.
     pub(crate) fn state(&self) -> std::path::PathBuf {
         self.dir.path().join("state").canonicalize().unwrap()
+    }
+
+    /// The socket.
+    pub(crate) fn socket(&self) -> std::path::PathBuf {
+        self.dir.path().join("run/aetherfsd.sock")
+    }
+
+    /// A client of its own for what no method here does, and the runtime to ask it in.
+    pub(crate) fn client(&self) -> (Client, &Runtime) {
+        (AetherClient::new(self.channel.clone()), &self.runtime)
     }
 
     /// One answer.

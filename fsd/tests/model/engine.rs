@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use cas::{Kind, Time, sim::SimDisk};
 use fsd::session::{
     Allocate, Difference, Engine, Error, Found, Name, New, ROOT, Rename, Seek, Session, SessionId, SetAttrs,
-    SetXattr, Side, State, Writer, diff,
+    SetXattr, Side, State, Writer,
 };
 
 use super::{
@@ -230,7 +230,7 @@ impl Target for EngineTarget {
             Against::Origin => Side::snapshot(self.engine.store(), session.meta.origin).map_err(fail)?,
             Against::Session(other) => side(&self.session(other)),
         };
-        let differences = diff(self.engine.store(), &old, &side(&session), false).map_err(fail)?;
+        let differences = self.engine.diff(&old, &side(&session), false).map_err(fail)?;
         Ok(differences.into_iter().map(letter).collect())
     }
 

@@ -13,11 +13,12 @@ use super::{
     engine::{EngineTarget, picture},
     picture::{Picture, compare},
     runner::Maybe,
-    world::{Live, World},
+    tree::{Body, Tree},
+    world::World,
 };
 
-/// A session at one moment.
-#[derive(Clone, Debug)]
+/// A session as it was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shot {
     pub picture: Picture,
     /// The number that the next inode gets.
@@ -25,12 +26,14 @@ pub struct Shot {
 }
 
 /// Every session at one moment, by the number of its creation; discarded ones are `None`.
-pub type Moment = Vec<Option<Shot>>;
+pub type Moment = Vec<Option<Tree>>;
+
+/// Every session as it was found, likewise.
+pub type Sight = Vec<Option<Shot>>;
 
 /// All sessions of the model.
 pub fn moment(world: &World) -> Moment {
-    let shot = |live: &Live| Shot { picture: live.tree.picture(), next: live.tree.next };
-    world.sessions.iter().map(|live| live.as_ref().map(shot)).collect()
+    world.sessions.iter().map(|live| live.as_ref().map(|live| live.tree.clone())).collect()
 }
 
 fn shot(target: &EngineTarget, session: &Session) -> Result<Shot, String> {
@@ -40,61 +43,85 @@ fn shot(target: &EngineTarget, session: &Session) -> Result<Shot, String> {
 }
 
 /// All sessions of an engine. Fails if one cannot be read.
-pub fn observe(target: &EngineTarget) -> Result<Moment, String> {
+pub fn observe(target: &EngineTarget) -> Result<Sight, String> {
     let sessions: BTreeMap<SessionId, _> =
         target.engine.sessions().into_iter().map(|session| (session.id(), session)).collect();
-    let mut moment = Moment::new();
+    let mut sight = Sight::new();
     for id in &target.ids {
-        moment.push(sessions.get(id).map(|session| shot(target, session)).transpose()?);
+        sight.push(sessions.get(id).map(|session| shot(target, session)).transpose()?);
     }
-    // A fork that nobody was told of.
+    // One that nobody was told of.
     for (_, session) in sessions.iter().filter(|(id, _)| !target.ids.contains(id)) {
-        moment.push(Some(shot(target, session)?));
+        sight.push(Some(shot(target, session)?));
     }
-    Ok(moment)
+    Ok(sight)
 }
 
 /// Moments since the last sync.
 #[derive(Clone, Debug)]
 pub struct History {
     since_sync: Vec<Moment>,
+    /// What operations that failed since the last acknowledged one may have done all the same; one of them, at most.
+    maybe: Vec<Moment>,
+    /// Trees whose bytes a write that failed may have left in place.
+    spilt: Vec<(usize, Tree)>,
 }
 
 impl History {
     /// Everything before this moment is durable.
     pub fn new(synced: Moment) -> History {
-        History { since_sync: vec![synced] }
+        History { since_sync: vec![synced], maybe: Vec::new(), spilt: Vec::new() }
     }
 
-    /// An operation was acknowledged.
+    /// An operation was acknowledged. If it changed anything, its record took the place of what a failed one left.
     pub fn push(&mut self, moment: Moment) {
+        if !self.maybe.is_empty() && !is_same(&moment, self.since_sync.last().expect("never empty")) {
+            self.maybe.clear();
+        }
         self.since_sync.push(moment);
     }
 
     /// What an operation that was not acknowledged may have done.
     pub fn push_maybe(&mut self, world: &World, maybe: Option<Maybe>) {
-        let mut world = world.clone();
+        let mut moment = moment(world);
         match maybe {
             None => return,
-            Some(Maybe::Changed(s, tree)) => world.live_mut(s).tree = tree,
-            Some(Maybe::Forked(s)) => {
-                let tree = world.live(s).tree.clone();
-                world.sessions.push(Some(Live::new(tree)));
+            Some(Maybe::Changed(s, tree)) => {
+                self.spilt.push((s, tree.clone()));
+                moment[s] = Some(tree);
             }
-            Some(Maybe::Discarded(s)) => world.sessions[s] = None,
+            Some(Maybe::Forked(s)) => moment.push(moment[s].clone()),
+            Some(Maybe::Created(tree)) => moment.push(Some(tree)),
+            Some(Maybe::Discarded(s)) => moment[s] = None,
         }
-        self.push(moment(&world));
+        self.maybe.push(moment);
+    }
+
+    /// The world is not quite what the last operation made of it: a write that failed left bytes in place.
+    pub fn replace_last(&mut self, moment: Moment) {
+        let last = self.since_sync.last_mut().expect("never empty");
+        let before = std::mem::replace(last, moment);
+        self.spilt.extend(before.into_iter().enumerate().filter_map(|(s, tree)| Some((s, tree?))));
     }
 
     /// Everything so far is durable.
     pub fn synced(&mut self) {
         self.since_sync.drain(..self.since_sync.len() - 1);
+        self.spilt.clear();
+    }
+
+    /// The same if only the process dies: nothing acknowledged is lost.
+    pub fn killed(&self) -> History {
+        let last = self.since_sync.last().expect("never empty").clone();
+        History { since_sync: vec![last], maybe: self.maybe.clone(), spilt: self.spilt.clone() }
     }
 
     /// Which moment a recovered state is, the latest first.
-    pub fn explain(&self, is: &Moment) -> Result<(), String> {
+    pub fn explain(&self, is: &Sight) -> Result<(), String> {
         let mut why = Vec::new();
-        for (k, moment) in self.since_sync.iter().enumerate().rev() {
+        let last = self.since_sync.len() - 1;
+        let maybe = self.maybe.iter().map(|moment| (last + 1, moment));
+        for (k, moment) in maybe.chain(self.since_sync.iter().enumerate().rev()) {
             match self.matches(is, moment) {
                 Ok(()) => return Ok(()),
                 Err(reason) => why.push(format!("after {k} operations: {reason}")),
@@ -103,28 +130,30 @@ impl History {
         Err(why.join("\n"))
     }
 
-    fn matches(&self, is: &Moment, moment: &Moment) -> Result<(), String> {
+    fn matches(&self, is: &Sight, moment: &Moment) -> Result<(), String> {
         for s in 0..is.len().max(moment.len()) {
-            match (is.get(s).cloned().flatten(), moment.get(s).cloned().flatten()) {
+            match (is.get(s).and_then(Option::as_ref), moment.get(s).and_then(Option::as_ref)) {
                 (None, None) => {}
-                (Some(mut is), Some(moment)) => {
-                    self.forgive_bytes(s, &mut is.picture, &moment.picture);
-                    compare(&is.picture, &moment.picture).map_err(|why| format!("session {s}: {why}"))?;
-                    if is.next != moment.next {
-                        return Err(format!(
-                            "session {s} goes on with inode {}, not {}",
-                            is.next, moment.next
-                        ));
+                (Some(is), Some(tree)) => {
+                    if is.next != tree.next {
+                        return Err(format!("session {s} goes on with inode {}, not {}", is.next, tree.next));
                     }
+                    let should = tree.picture();
+                    if is.picture == should {
+                        continue;
+                    }
+                    let mut forgiven = is.picture.clone();
+                    self.forgive_bytes(s, &mut forgiven, &should);
+                    compare(&forgiven, &should).map_err(|why| format!("session {s}: {why}"))?;
                 }
-                (is, moment) => return Err(format!("session {s}: {} {}", is.is_some(), moment.is_some())),
+                (is, tree) => return Err(format!("session {s}: {} {}", is.is_some(), tree.is_some())),
             }
         }
         Ok(())
     }
 
     /// Puts the moment's bytes where the file has others that it had at that offset at some moment since the last sync.
-    fn forgive_bytes(&self, s: usize, is: &mut Picture, moment: &Picture) {
+    pub fn forgive_bytes(&self, s: usize, is: &mut Picture, moment: &Picture) {
         for (path, item) in is.iter_mut() {
             let Some(want) = moment.get(path) else { continue };
             if item.bytes == want.bytes || item.bytes.len() != want.bytes.len() {
@@ -141,8 +170,26 @@ impl History {
     }
 
     fn versions(&self, s: usize, ino: u64) -> Vec<Arc<Vec<u8>>> {
-        let shots = self.since_sync.iter().filter_map(|moment| moment.get(s)?.as_ref());
-        let items = shots.flat_map(|shot| shot.picture.values().filter(|item| item.seen.ino == ino));
-        items.map(|item| Arc::clone(&item.bytes)).collect()
+        let trees = self.since_sync.iter().chain(&self.maybe).filter_map(|moment| moment.get(s)?.as_ref());
+        let spilt = self.spilt.iter().filter(|(of, _)| *of == s).map(|(_, tree)| tree);
+        let bytes = |tree: &Tree| match &tree.nodes.get(&ino)?.body {
+            Body::File(bytes) => Some(Arc::clone(bytes)),
+            _ => None,
+        };
+        trees.chain(spilt).filter_map(bytes).collect()
     }
+}
+
+/// Whether nothing happened between two moments.
+fn is_same(a: &Moment, b: &Moment) -> bool {
+    let same_tree = |a: &Tree, b: &Tree| {
+        a.nodes.len() == b.nodes.len()
+            && a.nodes.iter().zip(&b.nodes).all(|(a, b)| a.0 == b.0 && Arc::ptr_eq(a.1, b.1))
+    };
+    let same = |(a, b): (&Option<Tree>, &Option<Tree>)| match (a, b) {
+        (Some(a), Some(b)) => same_tree(a, b),
+        (None, None) => true,
+        _ => false,
+    };
+    a.len() == b.len() && a.iter().zip(b).all(same)
 }

@@ -21,7 +21,7 @@ macro_rules! ensure {
 
 mod files;
 mod names;
-mod sessions;
+pub mod sessions;
 
 /// Why a run ends early.
 #[derive(Debug)]
@@ -39,6 +39,8 @@ pub enum Maybe {
     Changed(usize, Tree),
     /// The session may have been forked once more.
     Forked(usize),
+    /// There may be a session more, which is this.
+    Created(Tree),
     /// The session may be gone.
     Discarded(usize),
 }
@@ -51,6 +53,8 @@ pub struct Runner {
     pub world: World,
     /// An operation may answer that the disk is full, and then has changed nothing.
     pub may_be_full: bool,
+    /// So may one that gives space back: what was held back for those may be used up.
+    pub spent: bool,
     /// Operations that did.
     pub refused: u64,
     /// What was acknowledged, if anybody wants to know.
@@ -64,7 +68,7 @@ pub type Tally = BTreeMap<&'static str, (u64, u64)>;
 impl Runner {
     /// Works on `world`.
     pub fn new(world: World) -> Runner {
-        Runner { world, may_be_full: false, refused: 0, history: None, tally: Tally::new() }
+        Runner { world, may_be_full: false, spent: false, refused: 0, history: None, tally: Tally::new() }
     }
 
     fn count(&mut self, what: &'static str, good: bool) {
@@ -72,12 +76,14 @@ impl Runner {
         *if good { done } else { failed } += 1;
     }
 
-    fn refuse(&mut self) -> Ran {
+    /// The disk is full, and nothing was done.
+    pub fn refuse(&mut self) -> Ran {
         self.refused += 1;
         Ok(())
     }
 
-    fn acknowledge(&mut self) {
+    /// The world is now what it is.
+    pub fn acknowledge(&mut self) {
         if let Some(history) = &mut self.history {
             history.push(moment(&self.world));
         }
@@ -195,7 +201,9 @@ impl Runner {
         match (&got, &want) {
             (Err(Fail::Disk), Ok(_)) => return Err(Stop::Crashed(Some(Maybe::Changed(s, after)))),
             (Err(Fail::Disk), Err(_)) => return Err(Stop::Crashed(None)),
-            (Err(Fail::NoSpace), Ok(_)) if self.may_be_full && !matches!(what, "unlink" | "rmdir") => {
+            (Err(Fail::NoSpace), Ok(_))
+                if self.may_be_full && (self.spent || !matches!(what, "unlink" | "rmdir")) =>
+            {
                 self.refuse()?;
                 return Ok(None);
             }

@@ -74,6 +74,13 @@ impl Tree {
         tree
     }
 
+    /// The files have the bytes that they have in a picture of the same tree.
+    pub fn take_bytes(&mut self, picture: &Picture) {
+        for item in picture.values().filter(|item| item.seen.kind == Kind::File) {
+            self.edit(item.seen.ino).body = Body::File(Arc::clone(&item.bytes));
+        }
+    }
+
     /// From here on new nodes are numbered as a session numbers them.
     pub fn into_base(mut self) -> Tree {
         self.next = CREATED_MIN;

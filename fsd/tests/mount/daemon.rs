@@ -21,9 +21,10 @@ use nix::{
     unistd::Pid,
 };
 use proto::v1::{
-    CreateRequest, DiffKind, DiffRequest, DiscardRequest, ForkRequest, ImportRequest, ListDirRequest,
-    MountRequest, ReadFileRequest, SealRequest, SessionInfo, ShowRequest, StatsReply, StatsRequest,
-    UnmountRequest, aether_client::AetherClient, import_event, seal_event, show_reply, unmount_request,
+    CreateRequest, DiffKind, DiffRequest, DiscardRequest, ForkRequest, GcRequest, ImportRequest,
+    ListDirRequest, MountRequest, ReadFileRequest, SealRequest, SessionInfo, ShowRequest, StatsReply,
+    StatsRequest, UnmountRequest, aether_client::AetherClient, import_event, seal_event, show_reply,
+    unmount_request,
 };
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -44,6 +45,7 @@ pub(crate) struct Daemon {
     client: Client,
     /// Ends the watch over the current process when it is dropped.
     _watch: mpsc::Sender<()>,
+    umask: &'static str,
     dir: TempDir,
     /// Whom it runs as, if not as this process.
     user: Option<u32>,
@@ -52,15 +54,20 @@ pub(crate) struct Daemon {
 impl Daemon {
     /// Starts one, or says that there is no FUSE here.
     pub(crate) fn start() -> Option<Daemon> {
-        Daemon::start_for(None)
+        Daemon::start_for(None, "022")
+    }
+
+    /// The same, from a shell with another umask.
+    pub(crate) fn start_with_umask(umask: &'static str) -> Option<Daemon> {
+        Daemon::start_for(None, umask)
     }
 
     /// Starts one as another user, whom its directory belongs to. Only root can.
     pub(crate) fn start_as(user: u32) -> Option<Daemon> {
-        Daemon::start_for(Some(user))
+        Daemon::start_for(Some(user), "022")
     }
 
-    fn start_for(user: Option<u32>) -> Option<Daemon> {
+    fn start_for(user: Option<u32>, umask: &'static str) -> Option<Daemon> {
         if !Path::new("/dev/fuse").exists() {
             eprintln!("no /dev/fuse: nothing is tested here");
             return None;
@@ -72,8 +79,8 @@ impl Daemon {
             chown(dir.path(), user, user).expect("chown");
             fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("chmod");
         }
-        let (child, client, watch) = spawn(dir.path(), user, &runtime);
-        Some(Daemon { child, runtime, client, _watch: watch, dir, user })
+        let (child, client, watch) = spawn(dir.path(), user, umask, &runtime);
+        Some(Daemon { child, runtime, client, _watch: watch, umask, dir, user })
     }
 
     /// A path of this test's own.
@@ -105,9 +112,14 @@ impl Daemon {
         self.child.wait().expect("the daemon is a child")
     }
 
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.child.id() as i32), signal).expect("the daemon runs");
+    }
+
     /// Starts again on the same state, after [`Daemon::kill`] or [`Daemon::terminate`].
     pub(crate) fn restart(&mut self) {
-        let (child, client, watch) = spawn(self.dir.path(), self.user, &self.runtime);
+        let (child, client, watch) = spawn(self.dir.path(), self.user, self.umask, &self.runtime);
         (self.child, self.client, self._watch) = (child, client, watch);
     }
 
@@ -239,10 +251,27 @@ impl Daemon {
         if result.code == 0 { Ok(()) } else { Err(Status::new(result.code.into(), result.message)) }
     }
 
+    pub(crate) fn gc(&self) -> Answer<()> {
+        self.ask(async |mut client| {
+            let mut events = client.gc(GcRequest { dry_run: false }).await?.into_inner();
+            while events.message().await?.is_some() {}
+            Ok(())
+        })
+    }
+
+    /// Counters.
+    pub(crate) fn stats(&self) -> StatsReply {
+        self.ask(async |mut client| client.stats(StatsRequest {}).await).expect("stats").into_inner()
+    }
+
+    /// A session or a snapshot, if there is one.
+    pub(crate) fn show_anything(&self, id: &str) -> Answer<Option<show_reply::Item>> {
+        let request = ShowRequest { id: id.into() };
+        Ok(self.ask(async |mut client| client.show(request).await)?.into_inner().item)
+    }
+
     pub(crate) fn show(&self, session: &str) -> SessionInfo {
-        let request = ShowRequest { id: session.into() };
-        let reply = self.ask(async |mut client| client.show(request).await).expect("show");
-        match reply.into_inner().item {
+        match self.show_anything(session).expect("show") {
             Some(show_reply::Item::Session(info)) => info,
             other => panic!("not a session: {other:?}"),
         }
@@ -273,12 +302,6 @@ impl Daemon {
             Ok(content)
         })
     }
-
-    /// How the daemon is: its log, and how many requests it got.
-    pub(crate) fn stats(&self) -> StatsReply {
-        self.ask(async |mut client| client.stats(StatsRequest {}).await).expect("stats").into_inner()
-    }
-
     /// What differs, by path.
     pub(crate) fn diff(&self, a: &str, b: &str) -> Answer<Vec<(DiffKind, String)>> {
         let request = DiffRequest { a: a.into(), b: b.into(), ..Default::default() };
@@ -314,16 +337,18 @@ impl Drop for Daemon {
     }
 }
 
-fn spawn(dir: &Path, user: Option<u32>, runtime: &Runtime) -> (Child, Client, mpsc::Sender<()>) {
+fn spawn(dir: &Path, user: Option<u32>, umask: &str, runtime: &Runtime) -> (Child, Client, mpsc::Sender<()>) {
     let socket = dir.join("s");
     let log = File::options().create(true).append(true).open(dir.join("log")).expect("a log file");
-    let mut command = Command::new(env!("CARGO_BIN_EXE_aetherfsd"));
+    let mut command = Command::new("sh");
+    command.args(["-c", "umask $0 && exec \"$@\"", umask]);
     if let Some(user) = user {
         // Neither the build nor this process's home need be within that user's reach.
         let copy = dir.join("aetherfsd");
         fs::copy(env!("CARGO_BIN_EXE_aetherfsd"), &copy).expect("a copy of the daemon");
-        command = Command::new(copy);
-        command.uid(user).gid(user).env("HOME", dir).env_remove("XDG_CONFIG_HOME");
+        command.arg(copy).uid(user).gid(user).env("HOME", dir).env_remove("XDG_CONFIG_HOME");
+    } else {
+        command.arg(env!("CARGO_BIN_EXE_aetherfsd"));
     }
     let child = command
         .arg("--state")

@@ -79,6 +79,14 @@ fn changes(pool: &Pool) -> Vec<Effect> {
         Effect::Remove { dir: 1, name: name(b"removed") },
         Effect::Orphan(ino),
         Effect::Drop(ino),
+        Effect::Sums(
+            pool.get(9),
+            vec![
+                Sum { offset: 1 << 20, len: 512, check: 0x1122_3344_5566_7788 },
+                Sum { offset: 2 << 20, len: SUM_BYTES_MAX, check: 1 },
+            ],
+        ),
+        Effect::Unsum(pool.get(9), 5..1 << 20),
     ]
 }
 
@@ -95,6 +103,7 @@ fn samples(pool: &Pool) -> Vec<Record> {
         Record::Fork { parent: id, meta: fork },
         Record::Apply(other, changes(pool)),
         Record::Discard(id),
+        Record::Trim(0x0102_0304_0506),
     ]
 }
 
@@ -111,7 +120,7 @@ fn bytes_are_pinned() {
     let golden = include_str!("../../../tests/golden/records.hex");
     let encoded: Vec<String> =
         samples(&pool).iter().map(|record| data_encoding::HEXLOWER.encode(&bytes_of(record))).collect();
-    assert_eq!(encoded.join("\n"), golden.trim());
+    assert_eq!(encoded.join("\n"), golden.trim(), "records.hex");
     for line in golden.lines() {
         let bytes = data_encoding::HEXLOWER.decode(line.as_bytes()).unwrap();
         let record = Record::decode(&bytes, &pool).expect("what was written once is read for ever");
@@ -154,7 +163,7 @@ proptest! {
     }
 
     #[test]
-    fn garbage_is_refused_or_canonical(mut bytes in prop::collection::vec(any::<u8>(), 1..200), kind in 1u8..6) {
+    fn garbage_is_refused_or_canonical(mut bytes in prop::collection::vec(any::<u8>(), 1..200), kind in 1u8..7) {
         bytes[0] = kind;
         check(&bytes, &pool())?;
     }

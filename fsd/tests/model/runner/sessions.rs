@@ -11,7 +11,7 @@ use super::{
 };
 
 /// Sessions that live at the same time, at most.
-const LIVE_MAX: usize = 5;
+pub const LIVE_MAX: usize = 5;
 
 impl Runner {
     /// Operations on a session as a whole.
@@ -37,6 +37,7 @@ impl Runner {
                 }
                 match target.discard(s) {
                     Err(Fail::Disk) => return Err(Stop::Crashed(Some(Maybe::Discarded(s)))),
+                    Err(Fail::NoSpace) if self.may_be_full && self.spent => return self.refuse(),
                     other => ensure!(other.is_ok(), "discard: {other:?}"),
                 }
                 self.count("discard", true);

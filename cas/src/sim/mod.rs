@@ -1,7 +1,8 @@
 //! A disk in memory that forgets what no sync covered, fails on demand, and counts.
 //!
-//! Of every file it keeps the live image, which readers see, and the durable image, which power loss leaves. The same
-//! holds for names: a created, removed or renamed file is only so after `sync_dir`.
+//! Of every file it keeps what readers see and what power loss leaves (image.rs). The same holds for names: a created,
+//! removed or renamed file is only so after `sync_dir`. Copies share their bytes until one of them writes, so a test may
+//! have thousands.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -12,10 +13,13 @@ use std::{
 
 use parking_lot::Mutex;
 
-use crate::disk::{Disk, DiskFile, Map, Open, Space};
+use crate::disk::{Disk, DiskFile, Open, Space};
+use image::Image;
 
-/// What a disk keeps or loses as one piece.
-const SECTOR: usize = 512;
+mod image;
+#[cfg(test)]
+mod tests;
+
 const TOTAL_BYTES: u64 = 1 << 40;
 
 /// A simulated disk; clones share it.
@@ -33,14 +37,17 @@ impl fmt::Debug for SimDisk {
 
 #[derive(Clone, Debug)]
 struct State {
-    inodes: Vec<Inode>,
+    inodes: Vec<Image>,
     names: Names,
     durable: Names,
     /// Operations on names that no `sync_dir` covered, oldest first.
     pending: Vec<NameOp>,
     free_bytes: u64,
     mutations: u64,
+    reads: u64,
     fault: Option<Fault>,
+    /// The reading call that fails.
+    read_fault: Option<u64>,
     random: u64,
 }
 
@@ -58,23 +65,36 @@ enum NameOp {
     Rename(String, String, usize),
 }
 
-#[derive(Clone, Debug, Default)]
-struct Inode {
-    live: Vec<u8>,
-    durable: Vec<u8>,
-    /// Sectors written since the last sync.
-    dirty: BTreeSet<usize>,
-    /// The sector written last: the one that may be torn.
-    last: Option<usize>,
+/// How a call that changes the disk fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// With EIO, and nothing was done.
+    Io,
+    /// With EIO, and part of a write was done.
+    Short,
+    /// With EIO, and all of it was done.
+    Late,
 }
 
 /// Counts against `State::mutations`.
 #[derive(Clone, Copy, Debug)]
 enum Fault {
     /// This one mutating call fails.
-    Once(u64),
-    /// Everything behind this one fails.
+    Once(u64, Failure),
+    /// Everything behind this one fails. A write that comes next is cut off in the middle.
     From(u64),
+    /// When this one comes there is room for so many bytes more.
+    Full(u64, u64),
+    /// The machine is gone.
+    Down,
+}
+
+/// How far a mutating call gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    Whole,
+    Part,
+    Late,
 }
 
 impl SimDisk {
@@ -91,7 +111,9 @@ impl SimDisk {
                 pending: Vec::new(),
                 free_bytes: TOTAL_BYTES,
                 mutations: 0,
+                reads: 0,
                 fault: None,
+                read_fault: None,
                 random: seed,
             },
         )
@@ -103,19 +125,13 @@ impl SimDisk {
 
     /// The next number of the seed's sequence (splitmix64).
     pub fn random(&self) -> u64 {
-        let mut state = self.state.lock();
-        state.random = state.random.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = state.random;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
+        self.state.lock().random()
     }
 
     /// The disk as power loss may leave it, `how` deciding about every byte and name that no sync covered.
     /// This disk goes on as if nothing had happened.
     pub fn crash(&self, how: &mut dyn FnMut() -> u64) -> SimDisk {
-        let mut state = self.state.lock().clone();
-        state.fault = None;
+        let mut state = self.copy();
         for op in std::mem::take(&mut state.pending) {
             if how().is_multiple_of(2) {
                 state.durable.apply(&op);
@@ -130,9 +146,11 @@ impl SimDisk {
 
     /// The disk as the death of the process leaves it: everything written is there, synced or not.
     pub fn kill(&self) -> SimDisk {
-        let mut state = self.state.lock().clone();
-        state.fault = None;
-        SimDisk::with(self.seed, state)
+        SimDisk::with(self.seed, self.copy())
+    }
+
+    fn copy(&self) -> State {
+        State { fault: None, read_fault: None, ..self.state.lock().clone() }
     }
 
     /// From now on the disk has room for this many more bytes.
@@ -145,45 +163,127 @@ impl SimDisk {
         self.state.lock().mutations
     }
 
-    /// The `n`-th mutating call from now (1 is the next) fails with EIO and does nothing; those behind it work.
-    pub fn fail_after(&self, n: u64) {
-        let mut state = self.state.lock();
-        state.fault = Some(Fault::Once(state.mutations + n));
+    /// Calls so far that only read: look-ups of names, reads, maps.
+    pub fn reads(&self) -> u64 {
+        self.state.lock().reads
     }
 
-    /// The next `n` mutating calls work; behind them every call fails, as if the machine were gone.
+    /// The `n`-th mutating call from now (1 is the next) fails with EIO and does nothing; those behind it work.
+    pub fn fail_after(&self, n: u64) {
+        self.fail_with(n, Failure::Io);
+    }
+
+    /// The `n`-th mutating call from now (1 is the next) fails in this way; those behind it work.
+    pub fn fail_with(&self, n: u64, failure: Failure) {
+        let mut state = self.state.lock();
+        state.fault = Some(Fault::Once(state.mutations + n, failure));
+    }
+
+    /// The `n`-th reading call from now (1 is the next) fails with EIO; those behind it work.
+    pub fn fail_read_after(&self, n: u64) {
+        let mut state = self.state.lock();
+        state.read_fault = Some(state.reads + n);
+    }
+
+    /// The next `n` mutating calls work; behind them every call fails, as if the machine were gone. A write that comes next
+    /// is done in part.
     pub fn crash_after(&self, n: u64) {
         let mut state = self.state.lock();
         state.fault = Some(Fault::From(state.mutations + n));
+    }
+
+    /// From the `n`-th mutating call from now on (1 is the next) the disk has room for this many more bytes.
+    pub fn fill_after(&self, n: u64, bytes: u64) {
+        let mut state = self.state.lock();
+        state.fault = Some(Fault::Full(state.mutations + n, bytes));
+    }
+
+    /// What was ordered and has not come yet does not come. A machine that is gone stays gone.
+    pub fn clear_faults(&self) {
+        let mut state = self.state.lock();
+        state.fault = state.fault.filter(|fault| matches!(fault, Fault::Down));
+        state.read_fault = None;
+    }
+
+    /// Whether a failure was ordered and has not come yet.
+    pub fn is_armed(&self) -> bool {
+        let state = self.state.lock();
+        let waits = match state.fault {
+            Some(Fault::Once(n, _) | Fault::Full(n, _)) => state.mutations < n,
+            Some(Fault::From(_)) => true,
+            Some(Fault::Down) | None => false,
+        };
+        waits || state.read_fault.is_some_and(|n| state.reads < n)
+    }
+
+    /// Whether everything fails from now on.
+    pub fn is_down(&self) -> bool {
+        let state = self.state.lock();
+        matches!(state.fault, Some(Fault::Down))
     }
 
     /// Flips the bits of `mask` in one stored byte, live and durable: what rot does.
     pub fn flip(&self, path: &str, offset: u64, mask: u8) {
         let mut state = self.state.lock();
         let at = state.names.files[path];
-        let inode = &mut state.inodes[at];
-        inode.live[offset as usize] ^= mask;
-        if let Some(byte) = inode.durable.get_mut(offset as usize) {
-            *byte ^= mask;
-        }
+        state.inodes[at].flip(offset as usize, mask);
     }
 }
 
 impl State {
-    fn alive(&self) -> io::Result<()> {
+    /// A call that only reads.
+    fn look(&mut self) -> io::Result<()> {
         match self.fault {
-            Some(Fault::From(n)) if self.mutations >= n => Err(eio()),
-            _ => Ok(()),
+            Some(Fault::From(n)) if self.mutations >= n => self.fault = Some(Fault::Down),
+            _ => {}
+        }
+        if let Some(Fault::Down) = self.fault {
+            return Err(eio());
+        }
+        self.reads += 1;
+        if self.read_fault == Some(self.reads) { Err(eio()) } else { Ok(()) }
+    }
+
+    /// A call that changes the disk: how far it gets, or that it fails before it does anything.
+    fn mutate(&mut self) -> io::Result<Verdict> {
+        match self.fault {
+            Some(Fault::Down) => return Err(eio()),
+            Some(Fault::From(n)) if self.mutations >= n => {
+                self.fault = Some(Fault::Down);
+                return Ok(Verdict::Part);
+            }
+            _ => {}
+        }
+        self.mutations += 1;
+        match self.fault {
+            Some(Fault::Once(n, failure)) if self.mutations == n => match failure {
+                Failure::Io => Err(eio()),
+                Failure::Short => Ok(Verdict::Part),
+                Failure::Late => Ok(Verdict::Late),
+            },
+            Some(Fault::Full(n, bytes)) if self.mutations == n => {
+                self.free_bytes = bytes;
+                Ok(Verdict::Whole)
+            }
+            _ => Ok(Verdict::Whole),
         }
     }
 
-    fn mutate(&mut self) -> io::Result<()> {
-        self.alive()?;
-        self.mutations += 1;
-        match self.fault {
-            Some(Fault::Once(n)) if self.mutations == n => Err(eio()),
-            _ => Ok(()),
+    /// [`State::mutate`] for a call that is done as a whole or not at all.
+    fn mutate_whole(&mut self) -> io::Result<Verdict> {
+        match self.mutate()? {
+            Verdict::Part => Err(eio()),
+            verdict => Ok(verdict),
         }
+    }
+
+    /// See [`SimDisk::random`].
+    fn random(&mut self) -> u64 {
+        self.random = self.random.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.random;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
     }
 
     fn take(&mut self, bytes: u64) -> io::Result<()> {
@@ -205,17 +305,40 @@ impl State {
     }
 
     fn resize(&mut self, inode: usize, len: usize) -> io::Result<()> {
-        let old = self.inodes[inode].live.len();
+        let old = self.inodes[inode].bytes().len();
         if len > old {
             self.take((len - old) as u64)?;
         } else {
             self.free_bytes += (old - len) as u64;
         }
-        let file = &mut self.inodes[inode];
-        file.live.resize(len, 0);
-        // What was cut off and comes back is zeros, which is a write like any other.
-        file.touch(old.min(len), old.max(len));
+        self.inodes[inode].resize(len);
         Ok(())
+    }
+
+    /// Writes as much as there is room for.
+    fn write(&mut self, inode: usize, start: usize, buf: &[u8]) -> io::Result<()> {
+        let (old, end) = (self.inodes[inode].bytes().len(), start + buf.len());
+        let need = end.saturating_sub(old);
+        let lacking = (need as u64).saturating_sub(self.free_bytes).min(buf.len() as u64) as usize;
+        if lacking > 0 {
+            let fits = &buf[..buf.len() - lacking];
+            if !fits.is_empty() {
+                self.write(inode, start, fits)?;
+            }
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        if end > old {
+            self.resize(inode, end)?;
+        }
+        self.inodes[inode].write(start, buf);
+        Ok(())
+    }
+}
+
+impl Verdict {
+    /// What the caller is told once the call is done.
+    fn done(self) -> io::Result<()> {
+        if self == Verdict::Whole { Ok(()) } else { Err(eio()) }
     }
 }
 
@@ -248,48 +371,10 @@ impl NameOp {
     }
 }
 
-impl Inode {
-    fn touch(&mut self, from: usize, to: usize) {
-        if from < to {
-            self.dirty.extend(from / SECTOR..=(to - 1) / SECTOR);
-            self.last = Some((to - 1) / SECTOR);
-        }
-    }
-
-    fn sync(&mut self) {
-        self.durable = self.live.clone();
-        self.dirty.clear();
-        self.last = None;
-    }
-
-    /// Every unsynced sector stays, goes, or (the last one) is torn; so does an unsynced length.
-    fn crash(&mut self, how: &mut dyn FnMut() -> u64) {
-        let keep_len = self.live.len() == self.durable.len() || how().is_multiple_of(2);
-        let mut image = std::mem::take(&mut self.durable);
-        if keep_len {
-            image.resize(self.live.len(), 0);
-        }
-        for &sector in &self.dirty {
-            let start = sector * SECTOR;
-            let whole = (start + SECTOR).min(image.len()).min(self.live.len());
-            let end = match how() % 3 {
-                0 => whole,
-                1 if self.last == Some(sector) => whole.min(start + how() as usize % SECTOR),
-                _ => continue,
-            };
-            if start < end {
-                image[start..end].copy_from_slice(&self.live[start..end]);
-            }
-        }
-        self.live = image;
-        self.sync();
-    }
-}
-
 impl Disk for SimDisk {
     fn open(&self, path: &str, how: Open) -> io::Result<Arc<dyn DiskFile>> {
         let mut state = self.state.lock();
-        state.alive()?;
+        state.look()?;
         let inode = match how {
             Open::Read | Open::Write => state.file(path)?,
             Open::Create => {
@@ -297,10 +382,11 @@ impl Disk for SimDisk {
                 if state.names.files.contains_key(path) {
                     return Err(io::ErrorKind::AlreadyExists.into());
                 }
-                state.mutate()?;
-                state.inodes.push(Inode::default());
+                let verdict = state.mutate_whole()?;
+                state.inodes.push(Image::default());
                 let inode = state.inodes.len() - 1;
                 state.note(NameOp::Create(path.to_owned(), inode));
+                verdict.done()?;
                 inode
             }
         };
@@ -308,8 +394,8 @@ impl Disk for SimDisk {
     }
 
     fn list(&self, path: &str) -> io::Result<Vec<String>> {
-        let state = self.state.lock();
-        state.alive()?;
+        let mut state = self.state.lock();
+        state.look()?;
         if !state.names.dirs.contains(path) {
             return Err(io::ErrorKind::NotFound.into());
         }
@@ -319,12 +405,13 @@ impl Disk for SimDisk {
 
     fn create_dir(&self, path: &str) -> io::Result<()> {
         let mut state = self.state.lock();
-        state.alive()?;
+        state.look()?;
         let ends = path.match_indices('/').map(|(at, _)| at).chain([path.len()]);
         for dir in ends.map(|end| &path[..end]) {
             if !state.names.dirs.contains(dir) {
-                state.mutate()?;
+                let verdict = state.mutate_whole()?;
                 state.note(NameOp::Dir(dir.to_owned()));
+                verdict.done()?;
             }
         }
         Ok(())
@@ -332,27 +419,27 @@ impl Disk for SimDisk {
 
     fn remove(&self, path: &str) -> io::Result<()> {
         let mut state = self.state.lock();
-        state.alive()?;
+        state.look()?;
         let inode = state.file(path)?;
-        state.mutate()?;
-        state.free_bytes += state.inodes[inode].live.len() as u64;
+        let verdict = state.mutate_whole()?;
+        state.free_bytes += state.inodes[inode].bytes().len() as u64;
         state.note(NameOp::Remove(path.to_owned()));
-        Ok(())
+        verdict.done()
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         let mut state = self.state.lock();
-        state.alive()?;
+        state.look()?;
         let inode = state.file(from)?;
         state.parent(to)?;
-        state.mutate()?;
+        let verdict = state.mutate_whole()?;
         state.note(NameOp::Rename(from.to_owned(), to.to_owned(), inode));
-        Ok(())
+        verdict.done()
     }
 
     fn sync_dir(&self, path: &str) -> io::Result<()> {
         let mut state = self.state.lock();
-        state.mutate()?;
+        let verdict = state.mutate_whole()?;
         if !state.names.dirs.contains(path) {
             return Err(io::ErrorKind::NotFound.into());
         }
@@ -362,12 +449,12 @@ impl Disk for SimDisk {
         for op in &done {
             state.durable.apply(op);
         }
-        Ok(())
+        verdict.done()
     }
 
     fn space(&self) -> io::Result<Space> {
-        let state = self.state.lock();
-        state.alive()?;
+        let mut state = self.state.lock();
+        state.look()?;
         Ok(Space { free_bytes: state.free_bytes, total_bytes: TOTAL_BYTES })
     }
 
@@ -385,20 +472,23 @@ struct SimFile {
 
 impl SimFile {
     fn change(&self, f: impl FnOnce(&mut State, usize) -> io::Result<()>) -> io::Result<()> {
-        if !self.writable {
-            return Err(io::Error::from_raw_os_error(libc::EBADF));
-        }
+        self.check_writable()?;
         let mut state = self.disk.state.lock();
-        state.mutate()?;
-        f(&mut state, self.inode)
+        let verdict = state.mutate_whole()?;
+        f(&mut state, self.inode)?;
+        verdict.done()
+    }
+
+    fn check_writable(&self) -> io::Result<()> {
+        if self.writable { Ok(()) } else { Err(io::Error::from_raw_os_error(libc::EBADF)) }
     }
 }
 
 impl DiskFile for SimFile {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
-        let state = self.disk.state.lock();
-        state.alive()?;
-        let bytes = &state.inodes[self.inode].live;
+        let mut state = self.disk.state.lock();
+        state.look()?;
+        let bytes = state.inodes[self.inode].bytes();
         let start = usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
         let n = buf.len().min(bytes.len() - start);
         buf[..n].copy_from_slice(&bytes[start..start + n]);
@@ -406,23 +496,23 @@ impl DiskFile for SimFile {
     }
 
     fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
-        self.change(|state, inode| {
-            let start = offset as usize;
-            let end = start + buf.len();
-            if end > state.inodes[inode].live.len() {
-                state.resize(inode, end)?;
-            }
-            let file = &mut state.inodes[inode];
-            file.live[start..end].copy_from_slice(buf);
-            file.touch(start, end);
-            Ok(())
-        })
+        self.check_writable()?;
+        let mut state = self.disk.state.lock();
+        let verdict = state.mutate()?;
+        let len = match verdict {
+            Verdict::Part => state.random() as usize % buf.len().max(1),
+            Verdict::Whole | Verdict::Late => buf.len(),
+        };
+        if len > 0 {
+            state.write(self.inode, offset as usize, &buf[..len])?;
+        }
+        verdict.done()
     }
 
     fn len(&self) -> io::Result<u64> {
-        let state = self.disk.state.lock();
-        state.alive()?;
-        Ok(state.inodes[self.inode].live.len() as u64)
+        let mut state = self.disk.state.lock();
+        state.look()?;
+        Ok(state.inodes[self.inode].bytes().len() as u64)
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
@@ -432,39 +522,28 @@ impl DiskFile for SimFile {
     fn sync(&self) -> io::Result<()> {
         // Also allowed on a file opened for reading, as fdatasync is.
         let mut state = self.disk.state.lock();
-        state.mutate()?;
+        let verdict = state.mutate_whole()?;
         state.inodes[self.inode].sync();
-        Ok(())
+        verdict.done()
     }
 
     fn start_sync(&self, _offset: u64, _len: u64) -> io::Result<()> {
-        self.disk.state.lock().alive()
+        self.disk.state.lock().look()
     }
 
     fn allocate(&self, offset: u64, len: u64) -> io::Result<()> {
         self.change(|state, inode| {
             let end = (offset + len) as usize;
-            let long = state.inodes[inode].live.len() >= end;
+            let long = state.inodes[inode].bytes().len() >= end;
             if long { Ok(()) } else { state.resize(inode, end) }
         })
     }
 
     fn punch(&self, offset: u64, len: u64) -> io::Result<()> {
         self.change(|state, inode| {
-            let file = &mut state.inodes[inode];
-            let start = (offset as usize).min(file.live.len());
-            let end = ((offset + len) as usize).min(file.live.len());
-            file.live[start..end].fill(0);
-            file.touch(start, end);
+            state.inodes[inode].clear(offset as usize, (offset + len) as usize);
             Ok(())
         })
-    }
-
-    fn map(&self, len: u64) -> io::Result<Map> {
-        let state = self.disk.state.lock();
-        state.alive()?;
-        let bytes = &state.inodes[self.inode].live;
-        Ok(Map::Copy(bytes[..bytes.len().min(len as usize)].to_vec()))
     }
 }
 
@@ -478,50 +557,4 @@ fn name(path: &str) -> &str {
 
 fn eio() -> io::Error {
     io::Error::from_raw_os_error(libc::EIO)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn content(disk: &SimDisk, path: &str) -> Option<Vec<u8>> {
-        let file = disk.open(path, Open::Read).ok()?;
-        Some(file.map(1 << 20).unwrap().to_vec())
-    }
-
-    #[test]
-    fn a_crash_keeps_what_was_synced_and_may_drop_the_rest() {
-        let disk = SimDisk::new(1);
-        let file = disk.open("f", Open::Create).unwrap();
-        file.write_at(&[1; 1024], 0).unwrap();
-        file.sync().unwrap();
-        assert_eq!(content(&disk.crash(&mut || 1), "f"), None, "its name was never synced");
-        disk.sync_dir("").unwrap();
-        file.write_at(&[2; 1024], 512).unwrap();
-        let lost = disk.crash(&mut || 5);
-        assert_eq!(content(&lost, "f"), Some(vec![1; 1024]));
-        let kept = [[1; 512], [2; 512], [2; 512]].concat();
-        assert_eq!(content(&disk.crash(&mut || 0), "f"), Some(kept.clone()));
-        assert_eq!(content(&disk.kill(), "f"), Some(kept));
-        disk.remove("f").unwrap();
-        assert!(content(&disk.crash(&mut || 5), "f").is_some(), "an unsynced removal may be undone");
-    }
-
-    #[test]
-    fn faults_come_when_they_are_ordered() {
-        let disk = SimDisk::new(1);
-        let file = disk.open("f", Open::Create).unwrap();
-        disk.fail_after(2);
-        file.write_at(b"1", 0).unwrap();
-        assert_eq!(file.write_at(b"2", 0).unwrap_err().raw_os_error(), Some(libc::EIO));
-        file.write_at(b"3", 0).unwrap();
-        disk.set_space_free(1);
-        assert_eq!(file.write_at(b"456", 0).unwrap_err().kind(), io::ErrorKind::StorageFull);
-        file.write_at(b"45", 0).unwrap();
-        disk.crash_after(1);
-        file.sync().unwrap();
-        assert!(file.sync().is_err() && file.len().is_err());
-        assert_eq!(disk.mutations(), 7);
-        assert_eq!(content(&disk.kill(), "f"), Some(b"45".to_vec()));
-    }
 }

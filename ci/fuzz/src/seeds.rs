@@ -1,0 +1,259 @@
+//! Inputs to begin with: everything here is what this version of the program writes, so that a fuzzer starts from what
+//! decoders accept.
+
+use cas::{
+    Attrs, Digest, Kind, Time,
+    disk::{Disk, Open},
+    sim::SimDisk,
+};
+use fsd::session::{Name, New, ROOT, Rename, SetAttrs, SetXattr};
+use prost::Message;
+use proto::v1::*;
+
+use super::world::{Base, open_store, put_tree};
+
+/// The inputs of a target.
+pub fn of(target: &str) -> Vec<Vec<u8>> {
+    match target {
+        "objects" => objects(),
+        "pack" => packs(),
+        "log" => logs(),
+        "fuse" => super::fuse::seeds(),
+        "grpc" => requests(),
+        "text" => texts(),
+        _ => Vec::new(),
+    }
+}
+
+/// Every object of the base, its decoder's letter in front, and a wide directory.
+fn objects() -> Vec<Vec<u8>> {
+    let mut seeds: Vec<Vec<u8>> =
+        base_objects().iter().map(|(kind, bytes)| [&letter(*kind)[..], bytes].concat()).collect();
+    let wide = wide_objects();
+    if let Some((_, index)) = wide.iter().find(|(kind, _)| *kind == 3) {
+        for (_, page) in wide.iter().filter(|(kind, _)| *kind == 4) {
+            seeds.push([b"p", &(index.len() as u16).to_le_bytes()[..], index, page].concat());
+            seeds.push([b"d", &page[..]].concat());
+        }
+        seeds.push([b"d", &index[..]].concat());
+    }
+    seeds
+}
+
+/// The letter of objects.rs for a kind of object; chunks have no decoder.
+fn letter(kind: u8) -> [u8; 1] {
+    match kind {
+        2 => *b"l",
+        3 | 4 => *b"d",
+        5 => *b"x",
+        6 => *b"s",
+        _ => *b"-",
+    }
+}
+
+fn packs() -> Vec<Vec<u8>> {
+    let frame = |(kind, bytes): &(u8, Vec<u8>), flags: u8| {
+        [&[*kind, flags][..], &(bytes.len() as u16).to_le_bytes(), bytes].concat()
+    };
+    let small: Vec<_> = base_objects().into_iter().filter(|(_, bytes)| bytes.len() < 2000).collect();
+    let mut seeds = Vec::new();
+    for flags in [0, 1, 2, 4, 8, 10] {
+        let frames: Vec<u8> = small.iter().flat_map(|object| frame(object, flags)).collect();
+        seeds.push([b"s", &frames[..]].concat());
+    }
+    let framed: Vec<u8> = small.iter().flat_map(|object| frame(object, 0)).collect();
+    let sealed: Vec<_> = super::pack::objects(&framed).collect();
+    seeds.push([b"r", &super::pack::sealed_pack(0, sealed.iter())[..]].concat());
+    seeds
+}
+
+/// What a session's life leaves in the log: as the file, and as the bodies of its records.
+fn logs() -> Vec<Vec<u8>> {
+    let (disk, base) = (SimDisk::new(0), Base::create());
+    live(&disk, &base);
+    let mut seeds = Vec::new();
+    let mut all = Vec::new();
+    let mut names = disk.list("log").expect("the engine made it");
+    names.sort();
+    for name in names.iter().filter(|name| name.ends_with(".log")) {
+        let file = disk.open(&format!("log/{name}"), Open::Read).expect("it is listed");
+        let mut bytes = vec![0; file.len().expect("it is open") as usize];
+        file.read_at(&mut bytes, 0).expect("it is open");
+        let mut at = 48;
+        while let Some(head) = bytes.get(at..at + 32) {
+            let len = u32::from_le_bytes([head[0], head[1], head[2], head[3]]) as usize;
+            if head.iter().all(|byte| *byte == 0) || len > 60_000 {
+                break;
+            }
+            all.extend((len as u16).to_le_bytes());
+            all.extend(&bytes[at + 32..at + 32 + len]);
+            at += 32 + len;
+        }
+        bytes.truncate(at);
+        seeds.push([b"r", &bytes[..]].concat());
+    }
+    // One seed of everything, and shorter ones that end after each few records.
+    let bodies: Vec<&[u8]> = super::log::bodies(&all).collect();
+    for upto in [1, 2, 4, 8, 12, 16, 24, 32, bodies.len()] {
+        let mut seed = vec![b'b'];
+        for body in &bodies[..upto.min(bodies.len())] {
+            seed.extend((body.len() as u16).to_le_bytes());
+            seed.extend(*body);
+        }
+        seeds.push(seed);
+    }
+    seeds
+}
+
+/// One of every kind of change.
+fn live(disk: &SimDisk, base: &Base) {
+    let engine = base.open(disk, 1).expect("an empty disk");
+    let name = |text: &str| Name::parse(text.as_bytes()).expect("a name");
+    let new = |kind| New { kind, mode: 0o644, uid: 1, gid: 1, rdev: 0, umask: 0, target: None };
+    let session = engine.create(Some(base.snapshot), Some("s".into()), (0, 0)).expect("the base is kept");
+    let done = "a change that the base allows, on a disk with room";
+    let file = session.make(ROOT, &name("f"), new(Kind::File)).expect(done);
+    session.write(file.ino, 0, b"hello").expect(done);
+    session.write(file.ino, 100, b"behind a hole").expect(done);
+    session
+        .set_attrs(file.ino, SetAttrs { size: Some(50), mode: Some(0o600), ..Default::default() })
+        .expect(done);
+    session.set_xattr(file.ino, b"user.k", b"v", SetXattr::Any).expect(done);
+    let dir = session.make(ROOT, &name("d"), new(Kind::Dir)).expect(done);
+    session.rename(ROOT, &name("f"), dir.ino, &name("g"), Rename::Replace).expect(done);
+    session.link(file.ino, ROOT, &name("h")).expect(done);
+    let link = New { target: Some(b"to".to_vec()), ..new(Kind::Symlink) };
+    session.make(dir.ino, &name("l"), link).expect(done);
+    let sub = session.lookup(ROOT, &name("sub")).expect(done);
+    let small = session.lookup(sub.ino, &name("small")).expect(done);
+    session.write(small.ino, 10, b"changed").expect(done);
+    session.unlink(sub.ino, &name("linked too")).expect(done);
+    session.rename(ROOT, &name("sub"), dir.ino, &name("sub"), Rename::Replace).expect(done);
+    let forks = engine.fork(&session, &[Some("t".into())]).expect(done);
+    forks[0].unlink(ROOT, &name("big")).expect(done);
+    let big = session.lookup(ROOT, &name("big")).expect(done);
+    session
+        .allocate(fsd::session::Writer::Privileged, big.ino, 1000, 100_000, fsd::session::Allocate::Punch)
+        .expect(done);
+    engine.seal(&session, false, &mut |_| {}).expect(done);
+    session.write(big.ino, 0, b"after the seal").expect(done);
+    engine.discard(&forks[0]).expect(done);
+    engine.durability().sync().expect(done);
+}
+
+fn requests() -> Vec<Vec<u8>> {
+    let text = |text: &str| text.to_owned();
+    let nowhere = || b"/nonexistent/dir".to_vec();
+    let all = [
+        (0, CreateRequest { from: text("base"), name: text("new"), mount_dir: Vec::new() }.encode_to_vec()),
+        (0, CreateRequest { from: text(""), name: text(""), mount_dir: nowhere() }.encode_to_vec()),
+        (
+            1,
+            ForkRequest { session: text("s"), count: 3, name: text("f"), mount_dir: Vec::new() }
+                .encode_to_vec(),
+        ),
+        (
+            1,
+            ForkRequest { session: text("s"), count: 2, name: text("g"), mount_dir: nowhere() }
+                .encode_to_vec(),
+        ),
+        (2, MountRequest { session: text("s"), dir: nowhere(), ..Default::default() }.encode_to_vec()),
+        (3, UnmountRequest { target: Some(unmount_request::Target::Dir(nowhere())) }.encode_to_vec()),
+        (3, UnmountRequest { target: Some(unmount_request::Target::Session(text("s"))) }.encode_to_vec()),
+        (4, ImportRequest { path: nowhere(), name: text("i") }.encode_to_vec()),
+        (5, Vec::new()),
+        (6, ShowRequest { id: text("ses_00000000") }.encode_to_vec()),
+        (7, SealRequest { session: text("s") }.encode_to_vec()),
+        (8, DiscardRequest { ids: vec![text("t"), text("nobody")], force: true }.encode_to_vec()),
+        (9, DiffRequest { a: text("s"), b: text("base"), patch: true, ..Default::default() }.encode_to_vec()),
+        (9, DiffRequest { a: text("s"), b: text("t"), stat: true, ..Default::default() }.encode_to_vec()),
+        (10, ListDirRequest { id: text("s"), path: b"sub/deep".to_vec() }.encode_to_vec()),
+        (11, StatRequest { id: text("base"), path: b"big".to_vec() }.encode_to_vec()),
+        (
+            12,
+            ReadFileRequest { id: text("s"), path: b"big".to_vec(), offset: 60_000, length: 70_000 }
+                .encode_to_vec(),
+        ),
+        (13, GcRequest { dry_run: true }.encode_to_vec()),
+        (14, FsckRequest { repair: true }.encode_to_vec()),
+    ];
+    let framed = all.map(|(method, message)| [&[method, message.len() as u8, 0][..], &message].concat());
+    let everything = framed.concat();
+    framed.into_iter().chain([everything]).collect()
+}
+
+fn texts() -> Vec<Vec<u8>> {
+    let ids = format!("i{}", cas::SnapshotId(Digest::of(b"x")));
+    [
+        ids.as_str(),
+        "ises_0123456789abcdef",
+        "isnp_OoIlABCD",
+        "p/a//./b/../c/",
+        "pname",
+        "cstate = \"/var/lib/aether\"\nsocket = \"/run/s\"\nmount = [\"work:/mnt\", \"a:b:c\"]\nlog_format = \"json\"\nlog_level = \"debug\"\n",
+        "a--state\ndir\n--socket\ns\n--mount\nwork:/mnt\n--log-format\njson\n--log-level=debug\n--accept-loss\n!AETHERFS_STATE=x",
+        "a--mount\n:\n!AETHERFS_LOG=info",
+    ]
+    .map(|text| text.as_bytes().to_vec())
+    .to_vec()
+}
+
+/// Kind and bytes of the objects of the base.
+fn base_objects() -> Vec<(u8, Vec<u8>)> {
+    objects_of(|store| {
+        put_tree(store);
+    })
+}
+
+/// A directory of three pages or more, as objects.
+fn wide_objects() -> Vec<(u8, Vec<u8>)> {
+    let entry = |n: u32| cas::dir::DirEntry {
+        name: format!("{n}").into(),
+        ino: u64::from(n) + 2,
+        attrs: Attrs {
+            mode: 0,
+            uid: 0,
+            gid: 0,
+            nlink: 1,
+            rdev: 0,
+            size: 0,
+            mtime: Time::default(),
+            ctime: Time::default(),
+        },
+        node: cas::dir::OwnedNode::Fifo,
+        xattrs: None,
+        totals: Default::default(),
+    };
+    // Few neighbours of each name that begins a page, so that the pages are short.
+    let begins = |n: &u32| xxhash_rust::xxh3::xxh3_64(n.to_string().as_bytes()) & 511 == 0;
+    let names = (0..4000u32).filter(|n| begins(n) || n % 400 == 0).take(14);
+    let entries: Vec<_> = names.map(entry).collect();
+    objects_of(|store| {
+        let mut writer = store.writer().expect("a store that was just made");
+        writer.put_dir(entries).expect("entries as they should be");
+        writer.finish().expect("a disk that does not fail");
+    })
+}
+
+/// Kind and bytes of what `fill` puts into an empty store, read out of its packs as docs/format.md describes them.
+fn objects_of(fill: impl FnOnce(&cas::Store)) -> Vec<(u8, Vec<u8>)> {
+    let disk = SimDisk::new(0);
+    let store = open_store(&disk).expect("an empty disk takes a store");
+    fill(&store);
+    drop(store);
+    let mut objects = Vec::new();
+    let mut packs = disk.list("store/packs").expect("the store made it");
+    packs.sort();
+    for pack in packs {
+        let file = disk.open(&format!("store/packs/{pack}"), Open::Read).expect("it is listed");
+        let mut bytes = vec![0; file.len().expect("it is open") as usize];
+        file.read_at(&mut bytes, 0).expect("it is open");
+        let mut at = 64;
+        while let Some(head) = bytes.get(at..at + 64) {
+            let len = u32::from_le_bytes([head[8], head[9], head[10], head[11]]) as usize;
+            objects.push((head[4], bytes[at + 64..at + 64 + len].to_vec()));
+            at = (at + 64 + len).next_multiple_of(64);
+        }
+    }
+    objects
+}
