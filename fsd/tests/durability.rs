@@ -68,6 +68,43 @@ fn after_a_failed_sync_none_succeeds() {
     assert!(failures >= 3, "segments, the mark, the log: only {failures} calls");
 }
 
+#[test]
+fn a_sync_that_finds_the_disk_full_can_be_tried_again() {
+    let mut refused = 0;
+    // The room that is left in the end, for a mark or not, depends on what was recorded before.
+    for len in 1..40 {
+        let (target, _) = Template::get().start(Opening::first(1));
+        let session = target.session(0);
+        write_file(&session, &"n".repeat(len), b"x").unwrap();
+        (0..300).for_each(|n| write_file(&session, &format!("file {n}"), b"x").unwrap());
+        let durability = target.engine.durability();
+        let forks = target.engine.fork(&session, &[const { None }; 60]).unwrap();
+        durability.sync().unwrap();
+        target.disk.set_space_free(0);
+        // Until the reserve is used up, too.
+        let unlink = |n: &usize| session.unlink(ROOT, &name(&format!("file {n}"))).is_ok();
+        let removed = (0..300).take_while(unlink).count();
+        assert!((1..300).contains(&removed), "{removed} removals");
+        // The shortest records there are, until those find no room either.
+        let discarded = forks.iter().take_while(|fork| target.engine.discard(fork).is_ok()).count();
+        assert!(discarded < forks.len());
+        match durability.sync() {
+            Ok(()) => {}
+            Err(Error::NoSpace) => refused += 1,
+            Err(other) => panic!("{other}"),
+        }
+        target.disk.set_space_free(1 << 30);
+        durability.sync().unwrap();
+        let left = target.disk.crash(&mut || 1);
+        let again = EngineTarget::open(left, target.opening.rebooted(), target.ids.clone()).unwrap();
+        for n in [0, removed - 1, removed] {
+            let found = again.session(0).lookup(ROOT, &name(&format!("file {n}")));
+            assert_eq!(found.is_ok(), n == removed, "file {n}");
+        }
+    }
+    assert!(refused > 0, "there was always room for a mark");
+}
+
 /// Writes a file beside the one that is to be replaced, and renames it.
 fn replace(target: &EngineTarget, content: &[u8], synced: bool) -> Result<()> {
     let session = target.session(0);

@@ -3,7 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests; what is unexpected ends the test")]
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
@@ -75,13 +75,33 @@ struct Test {
     ignored: bool,
 }
 
-/// By name: all tests of that name.
-type Tests = BTreeMap<String, Vec<Test>>;
+/// What the sources have.
+#[derive(Debug, Default)]
+struct Tests {
+    /// By name: all tests of that name.
+    named: BTreeMap<String, Vec<Test>>,
+    /// Every module that some file declares: a file that none does is not compiled.
+    modules: BTreeSet<String>,
+}
+
+/// Whether the file is part of a program: its root, or a module that is declared.
+fn is_compiled(file: &Path, modules: &BTreeSet<String>) -> bool {
+    let name = |path: &Path| path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    let (stem, dir) = (name(file), name(file.parent().unwrap()));
+    match stem.as_str() {
+        "lib" | "main" => true,
+        "mod" => modules.contains(&dir),
+        _ => dir == "tests" || modules.contains(&stem),
+    }
+}
 
 /// Adds the tests of a source file: functions behind `#[test]`, whatever other attributes stand between or before the two.
 fn add_tests(tests: &mut Tests, file: &Path, source: &str) {
     let (mut is_test, mut ignored) = (false, false);
     for line in source.lines().map(str::trim) {
+        if let Some((_, module)) = line.strip_suffix(';').and_then(|line| line.split_once("mod ")) {
+            tests.modules.insert(module.into());
+        }
         if line.starts_with("#[") || line.starts_with("//") {
             is_test |= line == "#[test]";
             ignored |= line.starts_with("#[ignore");
@@ -90,7 +110,7 @@ fn add_tests(tests: &mut Tests, file: &Path, source: &str) {
         if let Some((name, _)) = line.strip_prefix("fn ").and_then(|rest| rest.split_once('('))
             && is_test
         {
-            tests.entry(name.into()).or_default().push(Test { file: file.into(), ignored });
+            tests.named.entry(name.into()).or_default().push(Test { file: file.into(), ignored });
         }
         (is_test, ignored) = (false, false);
     }
@@ -101,10 +121,13 @@ fn check(name: &str, tests: &Tests, root: &Path) -> Option<String> {
     if name.contains('/') {
         return check_script(name, root);
     }
-    match tests.get(name).map(Vec::as_slice) {
+    match tests.named.get(name).map(Vec::as_slice) {
         None => Some(format!("there is no test {name}")),
         Some([test]) if test.ignored => {
             Some(format!("{name} in {} is ignored, and shows nothing", test.file.display()))
+        }
+        Some([test]) if !is_compiled(&test.file, &tests.modules) => {
+            Some(format!("{name} is in {}, which no module declares", test.file.display()))
         }
         Some([_]) => None,
         Some(several) => Some(format!("{} tests are named {name}: {several:?}", several.len())),
@@ -126,7 +149,7 @@ fn root() -> PathBuf {
 
 /// Every test of the workspace.
 fn all_tests(root: &Path) -> Tests {
-    let mut tests = Tests::new();
+    let mut tests = Tests::default();
     let mut dirs: Vec<PathBuf> =
         ["cas", "fsd", "ctl", "proto", "bench"].map(|member| root.join(member)).into();
     while let Some(dir) = dirs.pop() {
@@ -178,14 +201,18 @@ fn promises_without_a_test_are_found() {
 
     let source = "#[test]\nfn good() {}\nfn helper() {}\nproptest! {\n    #[test]\n    #[ignore = \"slow\"]\n    fn sleeping(a in 0..3) {}\n\
                   \n// #[test]\nfn missing() {}\n#[test]\nfn twice() {}\n#[test]\nfn twice() {}\n";
-    let mut tests = Tests::new();
-    add_tests(&mut tests, Path::new("a.rs"), source);
+    let mut tests = Tests::default();
+    add_tests(&mut tests, Path::new("fsd/tests/a.rs"), source);
     let why: Vec<_> = names.iter().filter_map(|name| check(name, &tests, &root())).collect();
     assert_eq!(why.len(), 4, "{why:?}");
-    assert_eq!(why[0], "sleeping in a.rs is ignored, and shows nothing");
+    assert_eq!(why[0], "sleeping in fsd/tests/a.rs is ignored, and shows nothing");
     assert_eq!(why[1], "there is no test missing");
     assert!(why[2].starts_with("2 tests are named twice"));
     assert_eq!(why[3], "there is no script ci/none");
+    add_tests(&mut tests, Path::new("fsd/tests/mount/stray.rs"), "#[test]\nfn stray() {}\nmod here;\n");
+    add_tests(&mut tests, Path::new("fsd/tests/mount/here.rs"), "#[test]\nfn here() {}\n");
+    assert!(check("stray", &tests, &root()).unwrap().ends_with("stray.rs, which no module declares"));
+    assert_eq!(check("here", &tests, &root()), None);
     assert_eq!(check("ci/lib.sh", &tests, &root()).as_deref(), Some("ci/lib.sh cannot be run"));
     assert_eq!(check("ci/suites", &tests, &root()), None);
 }

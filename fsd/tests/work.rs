@@ -109,7 +109,7 @@ fn a_diff_costs_what_has_changed() {
     let compare = |other: &Session| {
         let side = |session: &Session| Side { state: session.peek(), origin: session.meta.origin };
         disk.take();
-        let differences = diff(engine.store(), &side(&session), &side(other), false).unwrap();
+        let differences = diff(engine.store(), &side(&session), &side(other), false, usize::MAX).unwrap();
         let paths =
             differences.iter().map(|difference| String::from_utf8_lossy(difference.path()).into_owned());
         (paths.collect::<Vec<_>>(), disk.take().values().map(|count| count.read_bytes).sum::<u64>())

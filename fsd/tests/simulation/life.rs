@@ -84,6 +84,7 @@ pub fn limits() -> Limits {
         segment_bytes_min: 4 << 10,
         segment_bytes_max: 32 << 10,
         idle_us: 60_000_000,
+        ..Limits::default()
     }
 }
 
