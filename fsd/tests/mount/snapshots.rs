@@ -18,7 +18,9 @@ use crate::{
 };
 
 /// What a listing leaves out: number, change time, access time, and where data begins.
-fn rest(root: &Path) -> BTreeMap<PathBuf, (u64, (i64, i64), (i64, i64), u64, Option<i64>)> {
+type Rest = (u64, (i64, i64), (i64, i64), u64, Option<i64>);
+
+fn rest(root: &Path) -> BTreeMap<PathBuf, Rest> {
     let of = |path: &Path| {
         let meta = fs::symlink_metadata(path).expect("lstat");
         let data = meta.is_file().then(|| fs::File::open(path).expect("open"));
