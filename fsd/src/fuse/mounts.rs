@@ -22,7 +22,7 @@ use nix::{
     mount::{MntFlags, umount2},
     unistd::geteuid,
 };
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::{device, dispatch::Dispatch, handshake, mountinfo, requests::Requests};
 use crate::session::{Engine, Session, SessionId};
@@ -137,7 +137,10 @@ pub struct Mounts {
 #[derive(Debug)]
 struct Mounted {
     session: Arc<Session>,
+    /// Where it was when somebody last looked: a directory above it may be renamed.
     dir: PathBuf,
+    /// It is nowhere any more (`umount -l`), and goes when its last user does.
+    detached: bool,
     options: MountOptions,
 }
 
@@ -190,7 +193,7 @@ impl Mounts {
         let dispatch = Dispatch::new(Arc::clone(session), Arc::clone(&self.requests));
         raise_read_ahead(&dir);
         let id = self.next.fetch_add(1, Ordering::Relaxed);
-        let mounted = Mounted { session: Arc::clone(session), dir: dir.clone(), options };
+        let mounted = Mounted { session: Arc::clone(session), dir: dir.clone(), detached: false, options };
         let info = mounted.info();
         self.table.lock().insert(id, mounted);
         let table = self.this.clone();
@@ -212,7 +215,7 @@ impl Mounts {
     /// Everything that can be known to be wrong before the kernel is asked. Never resolves a path below a mount of ours.
     fn check(&self, session: &Session, dir: &Path) -> Result<PathBuf, MountError> {
         let failed = |source| MountError::Failed { dir: dir.to_owned(), source };
-        if let Some(mounted) = self.table.lock().values().find(|m| dir.starts_with(&m.dir)) {
+        if let Some(mounted) = self.look().values().find(|m| !m.detached && dir.starts_with(&m.dir)) {
             let holder = format!("{} is mounted on {}", mounted.session.id(), mounted.dir.display());
             return Err(MountError::Busy { dir: dir.to_owned(), holder });
         }
@@ -230,18 +233,43 @@ impl Mounts {
         if self.state_dir.starts_with(&resolved) || resolved.starts_with(&self.state_dir) {
             return Err(MountError::InsideState(resolved));
         }
-        if let Some(mounted) = self.table.lock().values().find(|m| m.session.id() == session.id()) {
+        if let Some(mounted) = self.look().values().find(|m| m.session.id() == session.id()) {
+            if mounted.detached {
+                return Err(mounted.lingers());
+            }
             return Err(MountError::AlreadyMounted { session: session.id(), dir: mounted.dir.clone() });
         }
         Ok(resolved)
     }
 
+    /// What the kernel's table of mounts says that a mount is of.
+    fn source(&self, session: SessionId) -> String {
+        format!("aetherfs:{session}:{}", self.tag)
+    }
+
+    /// The table, with every mount where the kernel's table has it now. Touches none of them.
+    fn look(&self) -> MutexGuard<'_, HashMap<u64, Mounted>> {
+        let mut table = self.table.lock();
+        // Unreadable, it changes nothing: what is known is likely still true.
+        let Ok(entries) = mountinfo::read() else { return table };
+        for mounted in table.values_mut() {
+            let source = self.source(mounted.session.id());
+            let mut ours = entries.iter().filter(|entry| entry.source == source).map(|entry| &entry.dir);
+            mounted.detached = match ours.clone().find(|dir| **dir == mounted.dir).or_else(|| ours.next()) {
+                Some(dir) => {
+                    mounted.dir.clone_from(dir);
+                    false
+                }
+                None => true,
+            };
+        }
+        table
+    }
+
     fn config(&self, session: SessionId, options: MountOptions) -> Config {
         let mut config = Config::default();
-        config.mount_options = vec![
-            MountOption::FSName(format!("aetherfs:{session}:{}", self.tag)),
-            MountOption::Subtype("aetherfs".into()),
-        ];
+        config.mount_options =
+            vec![MountOption::FSName(self.source(session)), MountOption::Subtype("aetherfs".into())];
         if options.read_only {
             config.mount_options.push(MountOption::RO);
         }
@@ -270,24 +298,25 @@ impl Mounts {
 
     /// Unmounts a directory. Errors: `NotMounted`, `Busy`.
     pub fn unmount_dir(&self, dir: &Path) -> Result<(), MountError> {
-        let found = self.table.lock().iter().find(|(_, m)| m.dir == dir).map(|(id, m)| (*id, m.dir.clone()));
+        let at = |dir: &Path| {
+            let table = self.look();
+            table.iter().find(|(_, m)| !m.detached && m.dir == dir).map(|(id, m)| (*id, m.dir.clone()))
+        };
         // A path through symbolic links, or with dots: resolved only if it is not that of a mount itself.
-        let found = found.or_else(|| {
-            let resolved = dir.parent()?.canonicalize().ok()?.join(dir.file_name()?);
-            self.table.lock().iter().find(|(_, m)| m.dir == resolved).map(|(id, m)| (*id, m.dir.clone()))
-        });
+        let found = at(dir).or_else(|| at(&dir.parent()?.canonicalize().ok()?.join(dir.file_name()?)));
         let (id, dir) = found.ok_or_else(|| MountError::NotMounted(dir.display().to_string()))?;
         self.take_away(id, &dir)
     }
 
     /// Unmounts a session; returns how many mounts that were. Error: `Busy`.
     pub fn unmount_session(&self, session: SessionId) -> Result<usize, MountError> {
-        let table = self.table.lock();
-        let mounts: Vec<_> = table
-            .iter()
-            .filter(|(_, m)| m.session.id() == session)
-            .map(|(id, m)| (*id, m.dir.clone()))
-            .collect();
+        let table = self.look();
+        let of_session = table.iter().filter(|(_, m)| m.session.id() == session);
+        let mounts = of_session.map(|(id, m)| match m.detached {
+            true => Err(m.lingers()),
+            false => Ok((*id, m.dir.clone())),
+        });
+        let mounts = mounts.collect::<Result<Vec<_>, _>>()?;
         drop(table);
         mounts.iter().try_for_each(|(id, dir)| self.take_away(*id, dir))?;
         Ok(mounts.len())
@@ -307,13 +336,13 @@ impl Mounts {
 
     /// Unmounts everything; what is busy is detached, and goes when its last user does.
     pub fn unmount_all(&self) {
-        let dirs: Vec<_> = self.table.lock().values().map(|m| m.dir.clone()).collect();
+        let dirs: Vec<_> = self.look().values().filter(|m| !m.detached).map(|m| m.dir.clone()).collect();
         for dir in dirs {
             if let Err(error) = unmount(&dir, false).or_else(|_| unmount(&dir, true)) {
                 tracing::warn!(dir = %dir.display(), %error, "cannot unmount");
             }
         }
-        self.wait_for(|table| table.is_empty());
+        self.wait_for(|table| table.values().all(|m| m.detached));
     }
 
     fn wait_for(&self, done: impl Fn(&HashMap<u64, Mounted>) -> bool) {
@@ -327,7 +356,7 @@ impl Mounts {
 
     /// All mounts, by directory.
     pub fn list(&self) -> Vec<MountInfo> {
-        let mut list: Vec<_> = self.table.lock().values().map(Mounted::info).collect();
+        let mut list: Vec<_> = self.look().values().map(Mounted::info).collect();
         list.sort_by(|a, b| a.dir.cmp(&b.dir));
         list
     }
@@ -347,6 +376,13 @@ impl Mounts {
 }
 
 impl Mounted {
+    /// Why a detached mount cannot be taken away or made again.
+    fn lingers(&self) -> MountError {
+        let holder =
+            "its mount was detached (umount -l) and goes when the last program that uses it does".into();
+        MountError::Busy { dir: self.dir.clone(), holder }
+    }
+
     fn info(&self) -> MountInfo {
         MountInfo {
             session: self.session.id(),

@@ -50,7 +50,8 @@ impl Acl {
         let known = acl.0.iter().all(|e| e.perm <= 7 && e.tag.count_ones() == 1 && e.tag <= OTHER);
         let once = [USER_OBJ, GROUP_OBJ, OTHER].iter().all(|tag| count(*tag) == 1);
         let masked = count(MASK) == 1 || count(MASK) == 0 && count(USER | GROUP) == 0;
-        (known && once && masked).then_some(acl)
+        let ordered = acl.0.is_sorted_by_key(|e| e.tag);
+        (known && once && masked && ordered).then_some(acl)
     }
 
     /// As an attribute.

@@ -125,3 +125,48 @@ fn a_mounted_session_is_discarded_only_by_force() {
     refused(daemon.mount(&session, &dir), &[Code::NotFound], &session);
     assert_eq!(daemon.read(&fork, "file").expect("read"), b"content", "a fork outlives its parent");
 }
+
+/// A mount was remembered by the path that it was made on; with a directory above it renamed nothing could take it away.
+#[test]
+fn a_mount_is_found_where_it_is_now() {
+    let Some(daemon) = Daemon::start() else { return };
+    let above = daemon.new_dir("above");
+    let session = daemon.create("").expect("create");
+    fs::create_dir(above.join("mnt")).expect("mkdir");
+    daemon.mount(&session, &above.join("mnt")).expect("mount");
+    fs::write(above.join("mnt/file"), b"kept").expect("write");
+    let moved = daemon.path("moved");
+    fs::rename(&above, &moved).expect("rename");
+    assert_eq!(fs::read(moved.join("mnt/file")).expect("read"), b"kept");
+    refused(
+        daemon.mount(&session, &daemon.new_dir("free")),
+        &[Code::AlreadyExists],
+        moved.to_str().expect("a plain path"),
+    );
+    daemon.unmount_unused(&moved.join("mnt"));
+    assert!(daemon.mounts().is_empty());
+    daemon.mount(&session, &moved.join("mnt")).expect("mount");
+    fs::rename(&moved, &above).expect("rename");
+    daemon.discard(&session, true).expect("discard");
+    assert!(daemon.mounts().is_empty());
+}
+
+#[test]
+fn a_detached_mount_says_so_and_blocks_no_directory() {
+    let Some(daemon) = Daemon::start() else { return };
+    let (session, dir) = daemon.mounted("", "mnt");
+    let held = File::create(dir.join("held")).expect("create");
+    nix::mount::umount2(&dir, nix::mount::MntFlags::MNT_DETACH).expect("umount -l");
+    refused(daemon.unmount_session(&session), &[Code::AlreadyExists], "detached");
+    refused(daemon.mount(&session, &daemon.new_dir("free")), &[Code::AlreadyExists], "detached");
+    let other = daemon.create("").expect("create");
+    daemon.mount(&other, &dir).expect("nothing is mounted there any more");
+    drop(held);
+    let free = daemon.path("free");
+    let mounted = (0..500).any(|_| {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+        daemon.mount(&session, &free).is_ok()
+    });
+    assert!(mounted, "its last user is gone");
+    assert!(free.join("held").exists());
+}
