@@ -193,13 +193,14 @@ impl LogFile {
     /// Whether anything intact in this file says that all before a point behind `position` had been synced. Looks at
     /// every offset, because the length of what is damaged is not known; a record holds its own position, so nothing else
     /// looks like one. Marks say nothing of the kind: they are written before the sync that they belong to.
-    pub fn claims_beyond(&self, position: u64) -> bool {
+    ///
+    /// With `whole_header` the file's header was durable before any record was: of a file without one a record is enough
+    /// then that claims no more than all before the file.
+    pub fn claims_beyond(&self, position: u64, whole_header: bool) -> bool {
         if self.header.is_some_and(|header| header.synced > position) {
             return true;
         }
-        // The header is synced with the first record behind it: of a file without one, a record is enough that claims no
-        // more than all before the file.
-        let least = if self.header.is_none() && position == self.start {
+        let least = if whole_header && self.header.is_none() && position == self.start {
             position
         } else {
             position.saturating_add(1)
@@ -256,7 +257,7 @@ mod tests {
             position += frame.len() as u64;
         }
         assert!(file.frame(position).is_none() && file.frame(file.start + 1).is_none());
-        assert!(file.claims_beyond(file.start - 1) && !file.claims_beyond(file.start));
+        assert!(file.claims_beyond(file.start - 1, true) && !file.claims_beyond(file.start, true));
     }
 
     /// An empty file called ffffffffffffffff.log ended the start, and was where the log would have gone on. Found by fuzzing.
@@ -267,7 +268,7 @@ mod tests {
             assert_eq!(parse_name(name), None, "{name}");
         }
         let file = LogFile { start: u64::MAX, bytes: vec![0; 200], header: None };
-        assert!(!file.claims_beyond(u64::MAX) && file.frame(u64::MAX).is_none());
+        assert!(!file.claims_beyond(u64::MAX, true) && file.frame(u64::MAX).is_none());
         assert_eq!(FileHeader::decode(&FileHeader { start: u64::MAX, ..sample() }.encode()), Ok(None));
     }
 
@@ -300,7 +301,7 @@ mod tests {
         fn garbage_is_no_file(bytes in prop::collection::vec(any::<u8>(), 0..300), position in any::<u64>()) {
             let file = LogFile { start: position, header: FileHeader::decode(&bytes).ok().flatten(), bytes };
             prop_assert!(file.header.is_none() && file.frame(position).is_none());
-            prop_assert!(file.frame(u64::MAX).is_none() && !file.claims_beyond(position));
+            prop_assert!(file.frame(u64::MAX).is_none() && !file.claims_beyond(position, true));
         }
     }
 }

@@ -50,7 +50,7 @@ impl Replay {
         disk.create_dir(DIR).map_err(Error::io(disk.display(DIR)))?;
         let starts = list(&*disk)?;
         let survey = Survey::of(&*disk, &starts)?;
-        let damaged = survey.is_damaged(&*disk, &starts)?;
+        let damaged = survey.is_damaged(&*disk, &starts, boot)?;
         let losses = match damaged {
             true => losses(&*disk, &starts, survey.end, pool)?,
             false => Losses::new(),
@@ -246,13 +246,16 @@ impl Survey {
     }
 
     /// Whether something behind the end says that the end, or more, had been synced.
-    fn is_damaged(&self, disk: &dyn Disk, starts: &[u64]) -> Result<bool> {
+    fn is_damaged(&self, disk: &dyn Disk, starts: &[u64], boot: Boot) -> Result<bool> {
         if !self.has_beginning {
             return Ok(true);
         }
         let first = starts.iter().rposition(|start| *start <= self.end).unwrap_or(0);
         for &start in &starts[first..] {
-            if LogFile::read(disk, start)?.claims_beyond(self.end) {
+            // The first file was synced when the ones before it went, or before it had its name. Of a later one power loss
+            // may have kept records and lost the header, whoever wrote it; a kill may not.
+            let whole_header = Some(&start) == starts.first() || self.boot == Some(boot);
+            if LogFile::read(disk, start)?.claims_beyond(self.end, whole_header) {
                 return Ok(true);
             }
         }
