@@ -26,7 +26,7 @@ pub enum Fault {
     SyncDir(&'static str),
     /// Says that it wrote, and did not.
     Write(&'static str),
-    /// So with every fifth write alone.
+    /// So with every third write to a file alone.
     Forgetful(&'static str),
     /// Says that it reserved room, and did not.
     Reserve(&'static str),
@@ -123,7 +123,7 @@ impl DiskFile for FaultyFile {
     fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
         match self.fault {
             Fault::Write(_) => Ok(()),
-            Fault::Forgetful(_) if self.writes.fetch_add(1, Ordering::Relaxed) % 5 == 4 => Ok(()),
+            Fault::Forgetful(_) if self.writes.fetch_add(1, Ordering::Relaxed) % 3 == 2 => Ok(()),
             Fault::Trusting(_) => {
                 let _ = self.file.write_at(buf, offset);
                 Ok(())
