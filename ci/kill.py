@@ -11,6 +11,7 @@ import mmap
 import os
 import pathlib
 import random
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -82,14 +83,26 @@ def sqlite_check(directory, ledger):
 # git: commits, each acknowledged by its ID.
 
 
+SECONDS_MAX = 60  # that a git command may take
+
+
 def git(directory, *arguments, check=True):
     environment = {**os.environ, "GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": "/dev/null", "LC_ALL": "C"}
     identity = ["-c", "user.name=ci", "-c", "user.email=ci@example.org", "-c", "gc.autoDetach=false"]
     command = ["git", *identity, *arguments]
-    done = subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "errors": "replace"}
+    done = subprocess.Popen(command, cwd=directory, env=environment, start_new_session=True, **pipes)
+    try:
+        out, err = done.communicate(timeout=SECONDS_MAX)
+    except subprocess.TimeoutExpired:
+        os.killpg(done.pid, signal.SIGKILL)
+        done.communicate()
+        # On a dead mount `git gc` was seen to complain without end. On one that lives the same is a failure.
+        os.stat(directory)
+        raise
     if check and done.returncode:
-        raise ChildProcessError(f"{arguments}: {done.stdout}{done.stderr}")
-    return done.stdout.strip()
+        raise ChildProcessError(f"{arguments}: {out}{err}")
+    return out.strip()
 
 
 def git_work(directory, ledger, chance):
