@@ -256,7 +256,8 @@ impl Log {
         self.append(Purpose::Shrink, |out| Record::Trim(first).encode(out))?;
         self.sync(self.synced())?;
         let mut tail = self.tail.lock();
-        while tail.starts.len() > 1 && tail.starts[1] <= position {
+        // No more than it says: the record may have gone to a new file that begins at `position` itself.
+        while tail.starts.len() > 1 && tail.starts[1] <= first {
             let path = path_of(tail.starts[0]);
             let removed = match self.disk.remove(&path) {
                 // Somebody was faster.
