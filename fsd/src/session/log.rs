@@ -68,6 +68,8 @@ struct Tail {
 impl Log {
     /// Goes on at `position`, in a new file behind those of `starts`, whose records are durable, and so is what they refer
     /// to. Uses up the reserve on a full disk; if there is none either, appends will fail until there is room.
+    ///
+    /// The file begins with where the log begins: the record of the last trim may be one of those that no longer count.
     pub(super) fn begin(
         disk: Arc<dyn Disk>,
         mut starts: VecDeque<u64>,
@@ -88,10 +90,12 @@ impl Log {
             },
             other => (other?, NEW),
         };
+        let beginning = trim_record(starts.front().copied().unwrap_or(position), position);
+        let end = position + beginning.len() as u64;
         // Whole before it has its name, and the names before it durable: power loss in the middle must not leave less than
         // there was, and what stands at this position may be all that tells how much of the log is durable.
         let path = path_of(position);
-        file.sync().map_err(fail(made))?;
+        file.write_at(&beginning, FILE_HEADER as u64).and_then(|()| file.sync()).map_err(fail(made))?;
         let named = disk.sync_dir(DIR).and_then(|()| disk.rename(made, &path));
         named.and_then(|()| disk.sync_dir(DIR)).map_err(fail(&path))?;
         starts.push_back(position);
@@ -103,8 +107,8 @@ impl Log {
                 names_changed: false,
                 scratch: Vec::new(),
             }),
-            position: AtomicU64::new(position),
-            synced: AtomicU64::new(position),
+            position: AtomicU64::new(end),
+            synced: AtomicU64::new(end),
             low: AtomicBool::new(false),
             spoilt: AtomicBool::new(false),
             disk,
@@ -371,6 +375,14 @@ pub(super) fn copy_aside(disk: &dyn Disk, start: u64) -> Result<bool> {
     let copy = disk.open(&lost, Open::Create).map_err(fail())?;
     copy.write_at(&bytes, 0).and_then(|()| copy.sync()).and_then(|()| disk.sync_dir(DIR)).map_err(fail())?;
     Ok(true)
+}
+
+/// The record that begins the file at `position` of a log that begins at `first`.
+fn trim_record(first: u64, position: u64) -> Vec<u8> {
+    let mut bytes = vec![0; RECORD_HEADER];
+    Record::Trim(first).encode(&mut bytes);
+    seal_record(&mut bytes, position, position);
+    bytes
 }
 
 fn create(disk: &dyn Disk, path: &str, header: &FileHeader, len: u64) -> Result<Arc<dyn DiskFile>> {
