@@ -1,5 +1,8 @@
 //! Whether a replayed state is one that a session can be in. What live operations keep true by themselves is checked here
 //! once, so that walks end and sums do not overflow whatever a log says. Costs a look at each change, reads nothing.
+//!
+//! A state in which nothing can be trusted is refused. One in which a directory hangs in the air loses that directory: no
+//! path led there, and the rest of the host's sessions need not wait for it.
 
 use std::collections::HashSet;
 
@@ -12,8 +15,19 @@ use super::{
     state::State,
 };
 
-/// What is wrong with a state whose orphans were dropped, in words for a person.
-pub(super) fn check(state: &State) -> Result<(), &'static str> {
+/// Lets go of what no path leads to in a state whose orphans were dropped, and says which directories that were. Fails, with
+/// words for a person, if the state cannot be used at all.
+pub(super) fn mend(state: &mut State) -> Result<Vec<u64>, &'static str> {
+    check(state)?;
+    let adrift = adrift(state);
+    for ino in &adrift {
+        state.inodes.remove(ino);
+        state.dirs.remove(ino);
+    }
+    Ok(adrift)
+}
+
+fn check(state: &State) -> Result<(), &'static str> {
     if state.inodes.get(&ROOT).is_none_or(|root| root.kind != Kind::Dir) {
         return Err("it has no root directory");
     }
@@ -26,8 +40,7 @@ pub(super) fn check(state: &State) -> Result<(), &'static str> {
         }
         check_file(inode)?;
     }
-    check_parents(state)?;
-    check_names(state)
+    Ok(())
 }
 
 /// Every extent lies within its file.
@@ -47,41 +60,30 @@ fn check_file(inode: &Inode) -> Result<(), &'static str> {
     }
 }
 
-/// Every changed directory is below the root.
-fn check_parents(state: &State) -> Result<(), &'static str> {
-    let mut below = HashSet::from([ROOT]);
-    for (&ino, _) in state.inodes.iter().filter(|(_, inode)| inode.kind == Kind::Dir) {
-        let (mut at, mut way) = (ino, Vec::new());
-        while below.insert(at) {
-            way.push(at);
-            at = match state.inodes.get(&at) {
-                Some(inode) if inode.kind == Kind::Dir => inode.parent,
-                Some(_) | None => return Err("a changed directory is not below the root"),
-            };
-        }
-        // It met one that was known before, or itself.
-        if way.contains(&at) {
-            return Err("a directory is inside itself");
-        }
-    }
-    Ok(())
-}
-
-/// A directory stands where it says that it does, and has one name.
-fn check_names(state: &State) -> Result<(), &'static str> {
-    let mut named = HashSet::new();
-    for (&dir, delta) in &state.dirs {
-        for (_, ino) in delta.names.values().filter_map(|change| change.added()) {
-            // A name that stands for nothing is an error for who looks it up, and no reason to refuse all the rest.
-            let Some(inode) = state.inodes.get(&ino).filter(|inode| inode.kind == Kind::Dir) else {
-                continue;
-            };
-            if inode.parent != dir || ino == ROOT || !named.insert(ino) {
-                return Err("a directory is in two places");
+/// The changed directories from which no way leads up to the root: their parents are gone, or they are inside themselves.
+fn adrift(state: &State) -> Vec<u64> {
+    let is_dir = |ino: &u64| state.inodes.get(ino).is_some_and(|inode| inode.kind == Kind::Dir);
+    let (mut below, mut adrift) = (HashSet::from([ROOT]), HashSet::new());
+    for &ino in state.inodes.keys().filter(|ino| is_dir(ino)) {
+        let (mut at, mut way) = (ino, HashSet::new());
+        let ends_well = loop {
+            if below.contains(&at) {
+                break true;
             }
-        }
+            if adrift.contains(&at) || !way.insert(at) {
+                break false;
+            }
+            match state.inodes.get(&at) {
+                Some(inode) if inode.kind == Kind::Dir => at = inode.parent,
+                Some(_) | None => break false,
+            }
+        };
+        if ends_well { below.extend(way) } else { adrift.extend(way) }
     }
-    Ok(())
+    // The last step may have led to nothing, or to what is no directory.
+    let mut dirs: Vec<u64> = adrift.into_iter().filter(is_dir).collect();
+    dirs.sort_unstable();
+    dirs
 }
 
 #[cfg(test)]
@@ -150,16 +152,27 @@ mod tests {
     }
 
     #[test]
-    fn directories_are_below_the_root_and_in_one_place() {
-        assert!(said(&[(2, dir(3)), (3, dir(2))], &[]).is_err(), "inside themselves");
-        assert!(said(&[(2, dir(2))], &[]).is_err(), "inside itself");
-        assert!(said(&[(2, dir(9))], &[]).is_err(), "nowhere");
-        assert!(said(&[(2, dir(3)), (3, file(0, 0..0))], &[]).is_err(), "in a file");
-        assert!(said(&[(2, dir(ROOT)), (3, dir(2))], &[2, 3]).is_err(), "in two places");
-        assert!(said(&[], &[ROOT]).is_err(), "the root in itself");
-        let mut twice = state(&[(2, dir(ROOT))], &[2]);
-        twice.apply(&Effect::Add { dir: ROOT, name: Name::parse(b"again").unwrap(), ino: 2 });
-        assert!(check(&twice).is_err(), "a rename of one of its names would leave it in two places");
+    fn directories_that_no_way_leads_to_are_let_go_of() {
+        let adrift = |inodes: &[(u64, Inode)]| mend(&mut state(inodes, &[])).unwrap();
+        assert_eq!(adrift(&[(2, dir(ROOT)), (3, dir(2))]), [0; 0]);
+        assert_eq!(
+            adrift(&[(2, dir(3)), (3, dir(2)), (4, dir(2)), (5, dir(ROOT))]),
+            [2, 3, 4],
+            "in themselves"
+        );
+        assert_eq!(adrift(&[(2, dir(2))]), [2], "inside itself");
+        assert_eq!(adrift(&[(2, dir(9)), (3, dir(2))]), [2, 3], "nowhere");
+        assert_eq!(adrift(&[(2, dir(3)), (3, file(0, 0..0))]), [2], "in a file");
+        let mut left = state(&[(2, dir(2)), (3, file(0, 0..0))], &[3]);
+        mend(&mut left).unwrap();
+        assert!(mend(&mut left).unwrap().is_empty() && left.inodes.contains_key(&3));
+    }
+
+    #[test]
+    fn a_directory_is_in_one_place() {
+        let state = state(&[(2, dir(ROOT)), (3, dir(2)), (4, file(0, 0..0))], &[2, 3, 4, 77]);
+        let stands = [2, 3, 4, 77, ROOT].map(|ino| state.stands(ino, ROOT));
+        assert_eq!(stands, [true, false, true, true, false]);
     }
 
     #[test]

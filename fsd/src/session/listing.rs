@@ -101,6 +101,10 @@ impl Session {
         let cookie = if wanted == current { cookie } else { 0 };
         let delta = state.dirs.get(&dir);
         walk(&now, delta, current, cookie, &mut |name, place, next| {
+            let (At::Base(_, ino) | At::Added(ino)) = place;
+            if !state.stands(ino, dir) {
+                return Ok(true);
+            }
             let found = match place {
                 At::Base(index, ino) => {
                     let base = now.base.clone().expect("an index is one of the base");

@@ -149,11 +149,15 @@ impl Recovery {
         let mut used: HashMap<u64, u64> = HashMap::new();
         for session in self.sessions.values_mut() {
             session.state.drop_orphans();
-            invariants::check(&session.state).map_err(|reason| Error::Damaged {
+            let adrift = invariants::mend(&mut session.state).map_err(|reason| Error::Damaged {
                 path: "log".into(),
                 position: session.anchor,
                 reason: format!("what it says of {} cannot be: {reason}", session.meta.id),
             })?;
+            if !adrift.is_empty() {
+                let (session, dirs) = (session.meta.id, adrift.len());
+                tracing::error!(%session, dirs, "no path leads to changed directories: they are left out");
+            }
             for inode in session.state.inodes.values() {
                 let Body::File(file) = &inode.body else { continue };
                 for (_, extent) in file.extents.iter() {

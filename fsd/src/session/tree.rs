@@ -147,10 +147,7 @@ impl State {
     pub fn child(&self, dir: &DirNode, name: &Name) -> Result<Option<Found>> {
         match self.change_of(dir.ino, name) {
             Some(Change::Gone) => Ok(None),
-            Some(Change::Added { ino, .. }) => {
-                let inode = self.inodes.get(&ino).ok_or(Error::Stale(ino))?;
-                Ok(Some(Found { parent: dir.ino, ..Found::changed(ino, inode) }))
-            }
+            Some(Change::Added { ino, .. }) => self.added_child(dir.ino, ino).map(Some),
             None => self.base_child(dir, name),
         }
     }
@@ -162,11 +159,15 @@ impl State {
         self.check_place(&found).map(|()| Some(found))
     }
 
-    /// A directory that was moved has no name any more where the base has it. One that has would be inside itself, or in two
-    /// places: only a log that nobody should have written makes such a state, and walks through it would not end.
+    /// What an added name of the directory `dir` stands for.
+    fn added_child(&self, dir: u64, ino: u64) -> Result<Found> {
+        let inode = self.inodes.get(&ino).ok_or(Error::Stale(ino))?;
+        let found = Found { parent: dir, ..Found::changed(ino, inode) };
+        self.check_place(&found).map(|()| found)
+    }
+
     fn check_place(&self, found: &Found) -> Result<()> {
-        let stands = |inode: &Arc<Inode>| inode.kind != Kind::Dir || inode.parent == found.parent;
-        if self.inodes.get(&found.ino).is_none_or(stands) {
+        if self.stands(found.ino, found.parent) {
             return Ok(());
         }
         Err(Error::Damaged {
@@ -174,6 +175,14 @@ impl State {
             position: 0,
             reason: format!("directory {} is in two places", found.ino),
         })
+    }
+
+    /// Whether a name of the directory `dir` may stand for this inode. A changed directory is where it says that it is, the
+    /// root is nowhere: else it would be inside itself, or in two places, and walks would not end. Only a log that nobody
+    /// should have written has a name for which this is false.
+    pub fn stands(&self, ino: u64, dir: u64) -> bool {
+        let is_there = |inode: &Arc<Inode>| inode.kind != Kind::Dir || inode.parent == dir;
+        ino != ROOT && self.inodes.get(&ino).is_none_or(is_there)
     }
 
     /// An entry of the base, or what became of its inode.
@@ -219,8 +228,7 @@ impl State {
         }
         for (name, change) in delta.into_iter().flat_map(|delta| &delta.names) {
             if let Change::Added { ino, .. } = change {
-                let inode = self.inodes.get(ino).ok_or(Error::Stale(*ino))?;
-                entries.push((name.clone(), Found { parent: dir.ino, ..Found::changed(*ino, inode) }));
+                entries.push((name.clone(), self.added_child(dir.ino, *ino)?));
             }
         }
         entries.sort_by(|a, b| a.0.cmp(&b.0));
