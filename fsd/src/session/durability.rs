@@ -31,12 +31,14 @@ impl Durability {
     /// Returns when everything that was recorded before the call survives power loss.
     pub fn sync(&self) -> Result<()> {
         let position = self.log.position();
-        if self.log.synced() >= position {
+        // An overwrite that failed has no record, and what it did is seen.
+        let is_durable = || self.log.synced() >= position && !self.pool.is_dirty();
+        if is_durable() {
             return Ok(());
         }
         let _turn = self.turn.lock();
         // Whoever had the turn before may have done this one's work.
-        if self.log.synced() >= position {
+        if is_durable() {
             return Ok(());
         }
         self.sync_now()
@@ -46,7 +48,8 @@ impl Durability {
     /// the synced log no longer needs.
     pub fn settle(&self) -> Result<()> {
         let _turn = self.turn.lock();
-        let is_behind = self.log.synced() < self.log.position() || self.log.is_spoilt();
+        let is_behind =
+            self.log.synced() < self.log.position() || self.log.is_spoilt() || self.pool.is_dirty();
         let is_due = is_behind || self.pool.counts().1 > 0;
         let synced = if is_due { self.sync_now() } else { Ok(()) };
         // Room is one thing, a sync that failed another.

@@ -253,7 +253,12 @@ impl Pool {
         Ok((segment, len))
     }
 
-    /// Makes every byte written so far durable. The log is synced by the caller, afterwards.
+    /// Whether bytes were written that no sync covered yet.
+    pub fn is_dirty(&self) -> bool {
+        !self.dirty.lock().is_empty()
+    }
+
+    /// Makes every byte written so far durable. The log is synced by the caller, afterwards. One call at a time.
     pub fn sync(&self) -> Result<()> {
         if self.names_changed.swap(false, Ordering::AcqRel)
             && let Err(error) = self.disk.sync_dir(DIR)
@@ -261,18 +266,18 @@ impl Pool {
             self.names_changed.store(true, Ordering::Release);
             return Err(Error::io(self.disk.display(DIR))(error));
         }
-        let dirty = std::mem::take(&mut *self.dirty.lock());
+        // They stay in the list until they are synced: who asks in the meantime whether anything is dirty is told so.
+        let dirty = self.dirty.lock().clone();
         for (done, segment) in dirty.iter().enumerate() {
             segment.dirty.store(false, Ordering::Release);
             let synced = segment.file().and_then(|f| f.sync().map_err(|e| Error::io(segment.path())(e)));
             if let Err(error) = synced {
-                for segment in &dirty[done..] {
-                    segment.dirty.store(true, Ordering::Release);
-                    self.dirty.lock().push(Arc::clone(segment));
-                }
+                segment.dirty.store(true, Ordering::Release);
+                self.dirty.lock().drain(..done);
                 return Err(error);
             }
         }
+        self.dirty.lock().drain(..dirty.len());
         Ok(())
     }
 
