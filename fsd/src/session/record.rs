@@ -10,7 +10,7 @@ use super::{
     codec::{Put, Take},
     extent::{Blob, Data, FileBody},
     inode::{BaseDir, Body, Inode, NOWHERE, XattrSet},
-    segment::{Pool, SEGMENT_ID_MAX},
+    segment::{Pool, SEGMENT_ID_MAX, Segment},
     state::{DirDelta, Effect, State},
     sums::{SUM_BYTES_MAX, Sum},
 };
@@ -351,12 +351,9 @@ fn take_effect(t: &mut Take<'_>, pool: &Pool) -> Option<Effect> {
         4 => Effect::Linked(ino),
         5 => Effect::Xattrs(ino, Arc::new(take_xattrs(t)?)),
         6 => {
-            let (start, len, segment, offset) = (t.u64()?, t.u64()?, t.u64()?, t.u64()?);
-            let bounded = len > 0
-                && start.checked_add(len).is_some()
-                && offset.checked_add(len).is_some()
-                && segment <= SEGMENT_ID_MAX;
-            bounded.then(|| Effect::Write { ino, start, len, segment: pool.get(segment), offset })?
+            let (start, len, segment, offset) = (t.u64()?, t.u64()?, known(pool, t.u64()?)?, t.u64()?);
+            let bounded = len > 0 && start.checked_add(len).is_some() && offset.checked_add(len).is_some();
+            bounded.then_some(Effect::Write { ino, start, len, segment, offset })?
         }
         7 => Effect::Punch(ino, t.u64()?..t.u64()?),
         8 => Effect::Truncate(ino, t.u64()?),
@@ -365,13 +362,18 @@ fn take_effect(t: &mut Take<'_>, pool: &Pool) -> Option<Effect> {
         11 => Effect::Remove { dir: ino, name: take_name(t)? },
         12 => Effect::Orphan(ino),
         13 => Effect::Drop(ino),
-        14 => Effect::Sums(pool.get(ino), take_sums(t)?),
+        14 => Effect::Sums(known(pool, ino)?, take_sums(t)?),
         15 => {
             let range = t.u64()?..t.u64()?;
-            (range.start < range.end).then(|| Effect::Unsum(pool.get(ino), range))?
+            (range.start < range.end).then_some(Effect::Unsum(known(pool, ino)?, range))?
         }
         _ => return None,
     })
+}
+
+/// The segment of this number, if any can have it: the next one to be made gets a higher one.
+fn known(pool: &Pool, id: u64) -> Option<Arc<Segment>> {
+    (id <= SEGMENT_ID_MAX).then(|| pool.get(id))
 }
 
 fn take_sums(t: &mut Take<'_>) -> Option<Vec<Sum>> {

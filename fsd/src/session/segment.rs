@@ -237,6 +237,9 @@ impl Pool {
     /// Reserves a new file of up to `want` bytes; less when the disk has no room for that.
     fn create(&self, want: u64) -> Result<(Arc<Segment>, u64)> {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        if id > SEGMENT_ID_MAX {
+            return Err(Error::NoSpace);
+        }
         let path = path_of(id);
         let file = self.disk.open(&path, Open::Create).map_err(Error::io(self.disk.display(&path)))?;
         self.names_changed.store(true, Ordering::Release);
