@@ -128,6 +128,10 @@ impl Target for EngineTarget {
         self.session(s).make(dir, &name(n), new).map(|found| seen(&found)).map_err(fail)
     }
 
+    fn make_unnamed(&mut self, s: usize, dir: u64, new: New) -> Answer<Seen> {
+        self.session(s).make_unnamed(dir, new).map(|found| seen(&found)).map_err(fail)
+    }
+
     fn link(&mut self, s: usize, ino: u64, dir: u64, n: &[u8]) -> Answer<Seen> {
         self.session(s).link(ino, dir, &name(n)).map(|found| seen(&found)).map_err(fail)
     }

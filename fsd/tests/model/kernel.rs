@@ -51,6 +51,12 @@ impl Kernel {
         }
     }
 
+    /// A file without a name was made in a directory, and is open.
+    pub fn opened_unnamed(&mut self, dir: u64, ino: u64) {
+        self.lookups.insert(ino, 1);
+        self.dentries.push(Dentry { dir, name: None, ino, opens: 1, pins: 0 });
+    }
+
     /// Inodes that may be named, the root and those without a name included.
     pub fn held(&self) -> Vec<u64> {
         let mut held: Vec<u64> = self.lookups.keys().copied().collect();

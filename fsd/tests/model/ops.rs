@@ -28,6 +28,8 @@ pub enum NamePick {
 pub enum Op {
     Stat(Pick),
     Make(Pick, NamePick, New),
+    /// A file without a name, in a directory.
+    MakeUnnamed(Pick, New),
     Link(Pick, Pick, NamePick),
     Unlink(Pick, NamePick),
     Rmdir(Pick, NamePick),
@@ -169,7 +171,8 @@ pub fn simple() -> impl Strategy<Value = Op> {
     prop_oneof![
         3 => pick().prop_map(Op::Stat),
         12 => (pick(), free(), new()).prop_map(|(d, n, new)| Op::Make(d, n, new)),
-        4 => (pick(), pick(), free()).prop_map(|(p, d, n)| Op::Link(p, d, n)),
+        2 => (pick(), new()).prop_map(|(d, new)| Op::MakeUnnamed(d, New { kind: Kind::File, target: None, ..new })),
+        5 => (pick(), pick(), free()).prop_map(|(p, d, n)| Op::Link(p, d, n)),
         8 => (pick(), taken()).prop_map(|(d, n)| Op::Unlink(d, n)),
         4 => (pick(), taken()).prop_map(|(d, n)| Op::Rmdir(d, n)),
         12 => (pick(), taken(), pick(), prop_oneof![free(), taken()], rename()).prop_map(|(d, n, e, m, how)| Op::Rename(d, n, e, m, how)),

@@ -132,9 +132,12 @@ impl Runner {
                     if answer == Err(Fail::Disk) { Stop::Crashed(None) } else { Stop::Wrong(why) }
                 })
             }
-            Op::Make(..) | Op::Link(..) | Op::Unlink(..) | Op::Rmdir(..) | Op::Rename(..) => {
-                self.name_op(target, s, op)
-            }
+            Op::Make(..)
+            | Op::MakeUnnamed(..)
+            | Op::Link(..)
+            | Op::Unlink(..)
+            | Op::Rmdir(..)
+            | Op::Rename(..) => self.name_op(target, s, op),
             Op::List(dir, piece, plus) => self.list(target, s, *dir, (*piece).into(), *plus),
             Op::More(n) => self.more(target, s, (*n).into()),
             Op::Open(n) => {

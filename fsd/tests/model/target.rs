@@ -82,13 +82,14 @@ pub enum Against {
 }
 
 /// A file system with sessions. Sessions are numbered by the caller, nodes by inode number; a node is only named while it
-/// has been looked up more often than forgotten. A lookup, a `make`, a `link` and an entry of a `list` with `plus`
+/// has been looked up more often than forgotten. A lookup, a `make`, a `make_unnamed`, a `link` and an entry of a `list` with `plus`
 /// count as one look-up each.
 pub trait Target {
     fn lookup(&mut self, s: usize, dir: u64, name: &[u8]) -> Answer<Seen>;
     fn forget(&mut self, s: usize, ino: u64, lookups: u64);
     fn stat(&mut self, s: usize, ino: u64) -> Answer<Seen>;
     fn make(&mut self, s: usize, dir: u64, name: &[u8], new: New) -> Answer<Seen>;
+    fn make_unnamed(&mut self, s: usize, dir: u64, new: New) -> Answer<Seen>;
     fn link(&mut self, s: usize, ino: u64, dir: u64, name: &[u8]) -> Answer<Seen>;
     fn unlink(&mut self, s: usize, dir: u64, name: &[u8]) -> Answer<()>;
     fn rmdir(&mut self, s: usize, dir: u64, name: &[u8]) -> Answer<()>;

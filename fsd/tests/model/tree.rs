@@ -15,6 +15,9 @@ mod names;
 /// The number of the first node that a session makes.
 const CREATED_MIN: u64 = 1 << 62;
 
+/// The parent of a node that never had a name.
+pub const NOWHERE: u64 = 0;
+
 /// What a node contains.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Body {
@@ -31,7 +34,7 @@ pub struct Node {
     pub attrs: Attrs,
     pub body: Body,
     pub xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
-    /// Of a directory: the one it is in.
+    /// Of a directory: the one it is in. Of a file: `NOWHERE`, or anything else.
     pub parent: u64,
 }
 

@@ -10,7 +10,7 @@ use super::{
     kernel::Kernel,
     ops::{NamePick, Pick, pool},
     picture::Picture,
-    tree::{Node, Tree},
+    tree::{NOWHERE, Node, Tree},
 };
 
 /// What kind of node an operation is for. When there is none, it gets another and must fail as it should.
@@ -134,6 +134,14 @@ impl Live {
         }
         let (ino, path) = self.place(pick, want, fits);
         (ino, Some(path))
+    }
+
+    /// For every second pick a held file that never had a name, if there is any.
+    pub fn unnamed(&self, pick: Pick) -> Option<u64> {
+        let never_named = |ino: &u64| self.tree.nodes[ino].parent == NOWHERE;
+        let unnamed: Vec<u64> = self.kernel.held().into_iter().filter(never_named).collect();
+        let picked = unnamed.get(pick.dir as usize % unnamed.len().max(1)).copied();
+        picked.filter(|_| pick.child.is_multiple_of(2))
     }
 
     fn place(&self, pick: Pick, want: Want, fits: impl Fn(&u64) -> bool) -> Place {

@@ -31,9 +31,26 @@ impl Runner {
                 }
                 Ok(())
             }
+            Op::MakeUnnamed(dir, new) => {
+                let dir = self.node(target, s, *dir, Want::Dir)?;
+                let made = self.change_to(
+                    target,
+                    s,
+                    "make unnamed",
+                    |tree| tree.make_unnamed(dir, new.clone()),
+                    |target| target.make_unnamed(s, dir, new.clone()),
+                )?;
+                if let Some(seen) = made {
+                    self.world.live_mut(s).kernel.opened_unnamed(dir, seen.ino);
+                }
+                Ok(())
+            }
             Op::Link(node, dir, name) => {
                 let want = if node.child.is_multiple_of(4) { Want::Any } else { Want::File };
-                let ino = self.node(target, s, *node, want)?;
+                let ino = match self.world.live(s).unnamed(*node) {
+                    Some(ino) => ino,
+                    None => self.node(target, s, *node, want)?,
+                };
                 let (dir, name) = self.end(target, s, *dir, *name)?;
                 if !self.world.live(s).kernel.held().contains(&ino) {
                     return Ok(());

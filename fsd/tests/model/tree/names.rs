@@ -7,7 +7,7 @@ use fsd::session::{New, ROOT, Rename};
 
 use super::{
     super::target::{Answer, Fail, Seen},
-    Body, Node, Tree,
+    Body, NOWHERE, Node, Tree,
 };
 
 const S_ISGID: u32 = 0o2000;
@@ -25,18 +25,35 @@ impl Tree {
         if self.live_dir(dir)?.contains_key(name) {
             return Err(Fail::Exists);
         }
-        let target = new.target.unwrap_or_default();
-        if new.kind == Kind::Symlink && target.is_empty() {
+        let is_dir = new.kind == Kind::Dir;
+        if new.kind == Kind::Symlink && new.target.as_ref().is_none_or(Vec::is_empty) {
             return Err(Fail::Invalid);
         }
+        let ino = self.add(dir, new)?;
+        self.edit(ino).parent = dir;
+        self.edit(ino).attrs.nlink = if is_dir { 2 } else { 1 };
+        self.names_mut(dir).insert(name.to_vec(), ino);
+        self.touch(dir, is_dir as i32);
+        self.stat(ino)
+    }
+
+    pub fn make_unnamed(&mut self, dir: u64, new: New) -> Answer<Seen> {
+        self.live_dir(dir)?;
+        let ino = self.add(dir, new)?;
+        self.stat(ino)
+    }
+
+    /// Adds a node without a name, near `dir`.
+    fn add(&mut self, dir: u64, new: New) -> Answer<u64> {
         let (parent, is_dir) = (self.node(dir)?.attrs, new.kind == Kind::Dir);
+        let target = new.target.unwrap_or_default();
         let inherits = parent.mode & S_ISGID != 0;
         let device = matches!(new.kind, Kind::CharDevice | Kind::BlockDevice);
         let attrs = Attrs {
             mode: (new.mode & 0o7777) | if inherits && is_dir { S_ISGID } else { 0 },
             uid: new.uid,
             gid: if inherits { parent.gid } else { new.gid },
-            nlink: if is_dir { 2 } else { 1 },
+            nlink: 0,
             rdev: if device { new.rdev } else { 0 },
             size: target.len() as u64,
             mtime: self.now,
@@ -50,11 +67,9 @@ impl Tree {
         };
         let ino = self.next;
         self.next += 1;
-        let node = Node { kind: new.kind, attrs, body, xattrs: BTreeMap::new(), parent: dir };
+        let node = Node { kind: new.kind, attrs, body, xattrs: BTreeMap::new(), parent: NOWHERE };
         self.nodes.insert(ino, Arc::new(node));
-        self.names_mut(dir).insert(name.to_vec(), ino);
-        self.touch(dir, is_dir as i32);
-        self.stat(ino)
+        Ok(ino)
     }
 
     pub fn link(&mut self, ino: u64, dir: u64, name: &[u8]) -> Answer<Seen> {
@@ -63,15 +78,18 @@ impl Tree {
         if node.kind == Kind::Dir {
             return Err(Fail::NotPermitted);
         }
-        if node.attrs.nlink == 0 {
+        if node.attrs.nlink == 0 && node.parent != NOWHERE {
             return Err(Fail::NotFound);
         }
         if self.names(dir)?.contains_key(name) {
             return Err(Fail::Exists);
         }
         let now = self.now;
-        let attrs = &mut self.edit(ino).attrs;
-        (attrs.nlink, attrs.ctime) = (attrs.nlink + 1, now);
+        let node = self.edit(ino);
+        (node.attrs.nlink, node.attrs.ctime) = (node.attrs.nlink + 1, now);
+        if node.parent == NOWHERE {
+            node.parent = dir;
+        }
         self.names_mut(dir).insert(name.to_vec(), ino);
         self.touch(dir, 0);
         self.stat(ino)
