@@ -28,7 +28,8 @@ pub(super) fn mend(state: &mut State) -> Result<Vec<u64>, &'static str> {
 }
 
 fn check(state: &State) -> Result<(), &'static str> {
-    if state.inodes.get(&ROOT).is_none_or(|root| root.kind != Kind::Dir) {
+    // One that says that it is nowhere would be taken for one that never had a name.
+    if state.inodes.get(&ROOT).is_none_or(|root| root.kind != Kind::Dir || root.parent != ROOT) {
         return Err("it has no root directory");
     }
     if !(CREATED_MIN..=INO_END).contains(&state.next_ino) {
@@ -166,6 +167,14 @@ mod tests {
         let mut left = state(&[(2, dir(2)), (3, file(0, 0..0))], &[3]);
         mend(&mut left).unwrap();
         assert!(mend(&mut left).unwrap().is_empty() && left.inodes.contains_key(&3));
+    }
+
+    /// Found by fuzzing: a root that said that it was nowhere was lost with the next start but one.
+    #[test]
+    fn the_root_is_its_own_parent() {
+        let mut state = state(&[], &[]);
+        state.apply(&Effect::Parent(ROOT, 0));
+        assert!(mend(&mut state).is_err());
     }
 
     #[test]

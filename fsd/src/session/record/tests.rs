@@ -137,6 +137,24 @@ fn no_front_of_a_record_is_one() {
     }
 }
 
+/// Found by fuzzing: a sum named a segment of any number, and the next one to be made got a higher one.
+#[test]
+fn no_effect_names_a_segment_that_cannot_be() {
+    let pool = pool();
+    let (id, least) = (SessionId(*b"0123456789"), SEGMENT_ID_MAX.to_le_bytes());
+    for effect in [
+        Effect::Write { ino: 1, start: 0, len: 1, segment: pool.get(SEGMENT_ID_MAX), offset: 0 },
+        Effect::Sums(pool.get(SEGMENT_ID_MAX), Vec::new()),
+        Effect::Unsum(pool.get(SEGMENT_ID_MAX), 0..1),
+    ] {
+        let mut bytes = bytes_of(&Record::Apply(id, vec![effect]));
+        assert!(Record::decode(&bytes, &pool).is_some());
+        let at = bytes.windows(8).rposition(|window| window == least).unwrap();
+        bytes[at] = 1;
+        assert!(Record::decode(&bytes, &pool).is_none());
+    }
+}
+
 /// What decodes is written as the same bytes again.
 fn check(bytes: &[u8], pool: &Pool) -> Result<(), TestCaseError> {
     if let Some(record) = Record::decode(bytes, pool) {
