@@ -416,6 +416,27 @@ fn what_rotted_in_a_segment_is_not_sealed() {
     assert_eq!(bytes, noise(2, 9000));
 }
 
+/// What is damaged stays damaged: a background seal that failed is not tried again every second.
+#[test]
+fn a_session_that_cannot_be_sealed_is_left_alone_until_it_was_quiet_again() {
+    let (target, _) = Template::get().start(Opening::first(3));
+    let session = target.session(0);
+    create(&session, ROOT, "whole", &noise(1, 9000));
+    target.engine.durability().sync().unwrap();
+    let (segment, _) =
+        files(&target.disk).into_iter().find(|(path, _)| path.starts_with("segments/")).unwrap();
+    target.disk.flip(&segment, 5000, 1);
+    let tries = |seconds: u64| {
+        target.opening.clock.advance(seconds * 1_000_000_000);
+        let before = target.disk.reads();
+        target.engine.tidy();
+        target.disk.reads() > before
+    };
+    assert!(!tries(1) && tries(120), "the seal reads what is there, and fails");
+    assert!(session.has_changes() && session.peek().base == session.meta.origin);
+    assert!(!tries(1) && !tries(1) && tries(120));
+}
+
 /// The daemon is killed between the record that lets go of a sum and the bytes, and the machine goes down right after an
 /// overwrite in place: either way the bytes are right, old or new, and must not be taken for damage.
 #[test]

@@ -464,7 +464,7 @@ impl Engine {
             let holds_log = crowded && session.anchor.load(Ordering::Acquire) < old;
             let idle = quiet_us > self.shared.limits.idle_us && session.has_changes();
             if holds_log || idle {
-                self.relieve(&session);
+                self.relieve(&session, holds_log);
             }
         }
         if let Err(error) = self.trim() {
@@ -472,11 +472,14 @@ impl Engine {
         }
     }
 
-    /// Seals, or at least writes an anchor, so that the log may be trimmed.
-    fn relieve(&self, session: &Session) {
-        let sealed = self.seal(session, false, &mut |_| {}).map(|_| ());
-        if let Err(error) = sealed.or_else(|_| session.write_anchor()) {
-            tracing::warn!(%error, session = %session.meta.id, "cannot seal in the background");
+    /// Seals, or at least writes an anchor if the log is to be trimmed.
+    fn relieve(&self, session: &Session, holds_log: bool) {
+        let Err(error) = self.seal(session, false, &mut |_| {}) else { return };
+        tracing::warn!(%error, session = %session.meta.id, "cannot seal in the background");
+        // Not again before it was quiet once more: what is damaged stays so, and a full disk may take hours.
+        session.changed_us.store(self.shared.clock.monotonic_us(), Ordering::Relaxed);
+        if holds_log && let Err(error) = session.write_anchor() {
+            tracing::warn!(%error, session = %session.meta.id, "cannot write an anchor");
         }
     }
 
