@@ -60,12 +60,7 @@ fn attributes_have_namespaces_and_bounds() {
             assert_eq!(attributes(&dir.join("link")).len(), 1);
         }
     };
-    check(&dir);
-    check(&daemon.forked(&session, "fork").1);
-    let sealed = daemon.seal(&session).expect("seal");
-    daemon.remount(&session, &dir);
-    check(&dir);
-    check(&daemon.mounted(&sealed, "sealed").1);
+    daemon.check_everywhere(&session, &dir, check);
     expected.keys().for_each(|name| xattr::remove(&file, name).expect("removexattr"));
     assert_eq!(attributes(&file), BTreeMap::new());
 }

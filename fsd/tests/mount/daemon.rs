@@ -117,6 +117,15 @@ impl Daemon {
         kill(Pid::from_raw(self.child.id() as i32), signal).expect("the daemon runs");
     }
 
+    /// Whether SIGSTOP has reached every thread.
+    pub(crate) fn is_stopped(&self) -> bool {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.child.id())).expect("the daemon runs");
+        tasks.flatten().all(|task| {
+            let stat = fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+            stat.rsplit(')').next().is_some_and(|rest| rest.starts_with(" T"))
+        })
+    }
+
     /// Starts again on the same state, after [`Daemon::kill`] or [`Daemon::terminate`].
     pub(crate) fn restart(&mut self) {
         let (child, client, watch) = spawn(self.dir.path(), self.user, self.umask, &self.runtime);
@@ -227,6 +236,17 @@ impl Daemon {
         let dir = self.new_dir(name);
         self.mount(&fork, &dir).expect("mount");
         (fork, dir)
+    }
+
+    /// Checks what is in the session that is mounted on `dir`, there, in a fork, behind a seal and a remount, and in the
+    /// snapshot that the seal gave.
+    pub(crate) fn check_everywhere(&self, session: &str, dir: &Path, check: impl Fn(&Path)) {
+        check(dir);
+        check(&self.forked(session, "fork").1);
+        let sealed = self.seal(session).expect("seal");
+        self.remount(session, dir);
+        check(dir);
+        check(&self.mounted(&sealed, "sealed").1);
     }
 
     pub(crate) fn seal(&self, session: &str) -> Answer<String> {

@@ -117,6 +117,8 @@ fn a_client_that_waits_for_a_stopped_daemon_can_be_killed() {
     let (session, dir) = daemon.mounted("", "mnt");
     fs::write(dir.join("file"), b"before").expect("write");
     daemon.signal(Signal::SIGSTOP);
+    // A thread that took a request first would have to answer it before its client can go.
+    soon("every thread of the daemon is stopped", || daemon.is_stopped());
     let mut waiting: Vec<_> = (0..8)
         .map(|n| {
             Command::new("mkdir")

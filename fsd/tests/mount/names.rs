@@ -50,13 +50,7 @@ fn any_bytes_make_a_name() {
             assert_eq!(&fs::read(dir.join(OsStr::from_bytes(name))).expect("read"), name);
         }
     };
-    check(&dir);
-    let (_, fork) = daemon.forked(&session, "fork");
-    check(&fork);
-    let sealed = daemon.seal(&session).expect("seal");
-    daemon.remount(&session, &dir);
-    check(&dir);
-    check(&daemon.mounted(&sealed, "sealed").1);
+    daemon.check_everywhere(&session, &dir, check);
 }
 
 #[test]

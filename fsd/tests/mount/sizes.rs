@@ -51,14 +51,8 @@ fn files_have_sizes_up_to_the_largest() {
         let data = lseek(&file, 0, Whence::SeekData).expect("data") as u64;
         assert!(data <= end && end - data < 1 << 20, "data begins at {data}");
     };
-    check(&dir);
     drop(file);
-    let (_, fork) = daemon.forked(&session, "fork");
-    check(&fork);
-    let sealed = daemon.seal(&session).expect("seal");
-    daemon.remount(&session, &dir);
-    check(&dir);
-    check(&daemon.mounted(&sealed, "sealed").1);
+    daemon.check_everywhere(&session, &dir, check);
 }
 
 #[test]

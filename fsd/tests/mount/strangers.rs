@@ -2,12 +2,8 @@
 
 use std::{
     fs,
-    os::unix::{
-        fs::{MetadataExt, PermissionsExt},
-        process::CommandExt,
-    },
-    path::{Path, PathBuf},
-    process::Command,
+    os::unix::fs::{MetadataExt, PermissionsExt},
+    path::Path,
 };
 
 use nix::{
@@ -17,18 +13,11 @@ use nix::{
     unistd::geteuid,
 };
 
-use crate::daemon::Daemon;
+use crate::{daemon::Daemon, users::run_as};
 
 const DEVICE: &str = "/dev/fuse";
 const NOBODY: u32 = 65534;
 const DAEMON: u32 = 1;
-
-/// Runs a script as a user. True if it succeeds.
-fn run_as(user: u32, script: &str, path: &Path) -> bool {
-    let mut command = Command::new("sh");
-    command.args(["-ec", script]).arg(path).uid(user).gid(user).current_dir("/");
-    command.status().expect("a shell").success()
-}
 
 /// In this thread, and in what it starts, the device is for everybody, as udev makes it. Where there is no udev it may be for
 /// root alone.
@@ -68,15 +57,15 @@ fn others_are_kept_out_unless_they_are_let_in() {
         fs::write(dir.join("file"), b"content").expect("write");
         fs::set_permissions(dir, fs::Permissions::from_mode(0o755)).expect("chmod");
     }
-    assert!(run_as(NOBODY, "cat $0/file >/dev/null", &open));
-    assert!(!run_as(NOBODY, "cat $0/file 2>/dev/null", &closed));
-    assert!(!run_as(NOBODY, "ls $0 2>/dev/null", &closed));
+    assert!(run_as(NOBODY, &open, "cat file >/dev/null"));
+    assert!(!run_as(NOBODY, &closed, "cat file 2>/dev/null"));
+    assert!(!run_as(NOBODY, &closed, "ls . 2>/dev/null"));
     // Nor into the control socket.
     let script =
-        "python3 -c 'import socket, sys; socket.socket(socket.AF_UNIX).connect(sys.argv[1])' $0 2>/dev/null";
-    let socket: PathBuf = daemon.path("s");
-    assert!(run_as(0, script, &socket));
-    assert!(!run_as(NOBODY, script, &socket));
+        "python3 -c 'import socket, sys; socket.socket(socket.AF_UNIX).connect(sys.argv[1])' s 2>/dev/null";
+    let dir = daemon.path("");
+    assert!(run_as(0, &dir, script));
+    assert!(run_as(NOBODY, &dir, "test -S s") && !run_as(NOBODY, &dir, script));
 }
 
 #[test]
@@ -88,7 +77,7 @@ fn an_ordinary_users_mount_is_for_that_user_alone() {
         return eprintln!("no /dev/fuse: nothing is tested here");
     }
     open_device_to_all();
-    assert!(run_as(NOBODY, ": <>$0", Path::new(DEVICE)));
+    assert!(run_as(NOBODY, Path::new("/dev"), ": <>fuse"));
     let Some(daemon) = Daemon::start_as(NOBODY) else { return };
     let tree = daemon.new_dir("tree");
     fs::write(tree.join("secret"), b"of root").expect("write");
@@ -97,22 +86,18 @@ fn an_ordinary_users_mount_is_for_that_user_alone() {
     let snapshot = daemon.import(&tree).expect("import");
     let (_, dir) = daemon.mounted(&snapshot, "mnt");
     for user in [0, DAEMON] {
-        assert!(!run_as(user, "ls $0 2>/dev/null", &dir), "user {user} got in");
-        assert!(!run_as(user, "cat $0/program 2>/dev/null", &dir));
+        assert!(!run_as(user, &dir, "ls . 2>/dev/null"), "user {user} got in");
+        assert!(!run_as(user, &dir, "cat program 2>/dev/null"));
     }
-    assert!(run_as(
-        NOBODY,
-        "cat $0/program >/dev/null && echo x >$0/new && test $(stat -c %u $0/new) = 65534",
-        &dir
-    ));
+    assert!(run_as(NOBODY, &dir, "cat program >/dev/null && echo x >new && test $(stat -c %u new) = 65534"));
     // The tree's owners are what they were, and the kernel minds them.
-    assert!(run_as(NOBODY, "test $(stat -c %u:%a $0/program) = 0:4755", &dir));
-    assert!(!run_as(NOBODY, "echo x 2>/dev/null >>$0/program", &dir));
-    assert!(!run_as(NOBODY, "chmod 777 $0/secret 2>/dev/null", &dir));
+    assert!(run_as(NOBODY, &dir, "test $(stat -c %u:%a program) = 0:4755"));
+    assert!(!run_as(NOBODY, &dir, "echo x 2>/dev/null >>program"));
+    assert!(!run_as(NOBODY, &dir, "chmod 777 secret 2>/dev/null"));
     let options = options(&dir);
     assert!(["nosuid", "nodev"].iter().all(|word| options.split(',').any(|o| o == *word)), "{options}");
     // The root of a session on nothing is the daemon's user's.
     let (_, empty) = daemon.mounted("", "empty");
-    assert!(run_as(NOBODY, "test $(stat -c %u:%g $0) = 65534:65534", &empty));
+    assert!(run_as(NOBODY, &empty, "test $(stat -c %u:%g .) = 65534:65534"));
     assert_eq!(fs::metadata(&tree).expect("stat").uid(), NOBODY);
 }

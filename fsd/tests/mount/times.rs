@@ -69,13 +69,10 @@ fn times_are_kept_to_the_nanosecond() {
             }
         }
     };
-    check(&dir);
     daemon.remount(&session, &dir);
     check(&dir);
     assert!((0..8).all(|n| atime(&dir.join(format!("link{n}"))) == (n, 1)));
-    check(&daemon.forked(&session, "fork").1);
-    let sealed = daemon.seal(&session).expect("seal");
-    check(&daemon.mounted(&sealed, "sealed").1);
+    daemon.check_everywhere(&session, &dir, check);
 }
 
 /// Which times a call changed: `m` and `c` of the file, then of its directory.

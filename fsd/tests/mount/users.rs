@@ -16,10 +16,11 @@ use crate::daemon::Daemon;
 const NOBODY: u32 = 65534;
 const DAEMON: u32 = 1;
 
-/// Runs a script as a user in a directory. True if it succeeds.
-fn run_as(user: u32, dir: &Path, script: &str) -> bool {
+/// Runs a script as a user in a directory. True if that lets the user in and the script succeeds.
+pub(crate) fn run_as(user: u32, dir: &Path, script: &str) -> bool {
     let mut command = Command::new("sh");
-    command.args(["-ec", script]).current_dir(dir).uid(user).gid(user);
+    let script = format!("cd \"$0\" 2>/dev/null\n{script}");
+    command.args(["-ec", &script]).arg(dir).current_dir("/").uid(user).gid(user);
     command.status().expect("a shell").success()
 }
 
