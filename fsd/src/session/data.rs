@@ -185,8 +185,10 @@ impl Session {
         if range.end > inode.attrs.size {
             return None;
         }
-        let own = |(part, origin)| match origin {
-            Origin::Segment { segment, offset, epoch } if epoch == state.epoch => {
+        let own = |(part, origin): (Range<u64>, Origin)| match origin {
+            Origin::Segment { segment, offset, epoch }
+                if epoch == state.epoch && segment.is_whole(offset + (part.end - part.start)) =>
+            {
                 Some((part, segment, offset))
             }
             _ => None,

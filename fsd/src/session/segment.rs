@@ -38,6 +38,8 @@ pub struct Segment {
     file: OnceLock<Arc<dyn DiskFile>>,
     /// Written since the last sync, and therefore in the pool's list of those.
     dirty: AtomicBool,
+    /// Where its bytes ended when the daemon started, if there should have been more.
+    lost_from: AtomicU64,
     /// What its bytes were when they were written, as far as that still counts. Locked for look-ups, never across I/O.
     sums: Mutex<Sums>,
 }
@@ -50,6 +52,7 @@ impl Segment {
             pool: Weak::new(),
             file: OnceLock::new(),
             dirty: AtomicBool::new(false),
+            lost_from: AtomicU64::new(u64::MAX),
             sums: Mutex::default(),
         }
     }
@@ -107,6 +110,12 @@ impl Segment {
     /// The sums of which a byte is in `range`.
     pub fn sums(&self, range: Range<u64>) -> Vec<Sum> {
         self.sums.lock().touching(range)
+    }
+
+    /// Whether everything before `end` was there when the daemon started. Behind a place where bytes are missing none may be
+    /// overwritten: the file would grow around them, and what is lost would read as zeros.
+    pub fn is_whole(&self, end: u64) -> bool {
+        end <= self.lost_from.load(Ordering::Relaxed)
     }
 
     /// These bytes are what was written, and stay so.
@@ -227,6 +236,7 @@ impl Pool {
             pool: self.this.clone(),
             file: OnceLock::new(),
             dirty: AtomicBool::new(false),
+            lost_from: AtomicU64::new(u64::MAX),
             sums: Mutex::default(),
         });
         live.insert(id, Arc::downgrade(&segment));
@@ -325,6 +335,7 @@ impl Pool {
             match segment.file().and_then(|file| file.len().map_err(Error::io(path.clone()))) {
                 Ok(len) => {
                     if len < end {
+                        segment.lost_from.store(len, Ordering::Relaxed);
                         let missing_bytes = end - len;
                         tracing::error!(path = %path.display(), missing_bytes, "a segment was cut short");
                     }
@@ -333,6 +344,7 @@ impl Pool {
                     }
                 }
                 Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                    segment.lost_from.store(0, Ordering::Relaxed);
                     tracing::error!(path = %path.display(), "a segment is lost, and changes with it");
                 }
                 Err(error) => return Err(error),
