@@ -20,7 +20,7 @@ use crate::{
     index::{Change, Index, PackState},
     pack::{Location, PACKS_DIR, Pack, pack_path},
     pool::{Appender, Pool},
-    record::PackKind,
+    record::{ALIGN, PACK_HEADER, PackKind},
     recover,
 };
 pub use crate::{
@@ -147,7 +147,9 @@ impl Store {
         recover::remove_strays(&self.0.disk, &states)?;
         for (id, state) in states {
             let pack = self.0.packs.read()[&id].clone();
-            if state.closed || !self.has_room(state.committed) {
+            // Of an index that was made from the packs: the padding of the last record may be missing, or the header.
+            let whole = state.committed >= PACK_HEADER as u64 && state.committed.is_multiple_of(ALIGN);
+            if state.closed || !whole || !self.has_room(state.committed) {
                 continue;
             }
             match pack.len() {
