@@ -138,7 +138,11 @@ fn a_torn_end_is_cut_in_silence() {
             let disk = sample.disk.kill();
             disk.flip(path, *at, 0x10);
             let again = EngineTarget::open(disk, sample.target.opening.clone(), sample.target.ids.clone());
-            let again = again.unwrap_or_else(|error| panic!("seed {seed}, byte {at} of {path}: {error}"));
+            let again = match again {
+                // As above: no torn end looks like that.
+                Err(Error::Newer { .. }) => continue,
+                other => other.unwrap_or_else(|error| panic!("seed {seed}, byte {at} of {path}: {error}")),
+            };
             sample
                 .history
                 .explain(&observe(&again).unwrap())

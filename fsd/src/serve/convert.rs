@@ -101,7 +101,7 @@ impl Changes {
             // The directories above a change are there for the way down.
             let counts = inode.kind != Kind::Dir || state.dirs.contains_key(ino);
             changes.inodes += u64::from(counts && !state.orphans.contains(ino));
-            changes.bytes += inode.changed_bytes().0;
+            changes.bytes = changes.bytes.saturating_add(inode.changed_bytes().0);
         }
         changes
     }

@@ -134,8 +134,9 @@ impl Engine {
         }
         let merged: Vec<(Arc<Segment>, Vec<Range<u64>>)> =
             used.into_values().map(|(segment, ranges)| (segment, merge(ranges))).collect();
-        let of = merged.iter().flat_map(|(_, ranges)| ranges).map(|range| range.end - range.start).sum();
-        let mut bytes = 0;
+        let lens = merged.iter().flat_map(|(_, ranges)| ranges).map(|range| range.end - range.start);
+        let of = lens.fold(0, u64::saturating_add);
+        let mut bytes = 0u64;
         let mut bad: HashMap<u64, Vec<(Range<u64>, usize)>> = HashMap::new();
         for (segment, ranges) in &merged {
             for range in ranges {
@@ -153,11 +154,11 @@ impl Engine {
                         repaired: false,
                     });
                 }
-                bytes += range.end - range.start;
+                bytes = bytes.saturating_add(range.end - range.start);
                 progress(CheckProgress::Segments { bytes, of });
             }
         }
-        checked.bytes += bytes;
+        checked.bytes = checked.bytes.saturating_add(bytes);
         if !bad.is_empty() {
             self.name_users(&states, &bad, &mut checked.flaws);
         }
@@ -264,6 +265,12 @@ fn merge(ranges: BTreeSet<(u64, u64)>) -> Vec<Range<u64>> {
 /// What in a range of a segment cannot be read, or is not what was written.
 fn check_range(segment: &Segment, range: Range<u64>) -> Result<Vec<(Range<u64>, String)>> {
     let mut bad = Vec::new();
+    let present = segment.present()?.max(range.start);
+    let (range, missing) = (range.start..range.end.min(present), present..range.end);
+    if !missing.is_empty() {
+        let reason = "the segment ends before; the changes that stood there are lost".to_owned();
+        bad.push((missing, reason));
+    }
     let mut buf = vec![0; STEP_BYTES as usize];
     let mut tell = |place: Range<u64>, result: Result<()>| match result {
         Ok(()) => Ok(()),

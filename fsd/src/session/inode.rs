@@ -131,7 +131,7 @@ impl Inode {
                     super::extent::Data::Segment { .. } => e.len,
                     super::extent::Data::Hole => 0,
                 });
-                (bytes.sum(), file.extents.len())
+                (bytes.fold(0, u64::saturating_add), file.extents.len())
             }
             _ => (0, 0),
         }

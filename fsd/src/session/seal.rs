@@ -234,7 +234,8 @@ impl<'a> Writing<'a> {
         let previous =
             file.base.as_ref().map(|b| Previous { content: &b.content, size: b.size, changed: &changed });
         let content = self.writer.put_file(size, &FileSource { store: self.store, file, size }, previous)?;
-        self.progress.bytes_done += size;
+        // Sparse files may be larger together than any number.
+        self.progress.bytes_done = self.progress.bytes_done.saturating_add(size);
         Ok(content)
     }
 

@@ -112,6 +112,14 @@ impl Segment {
         self.sums.lock().touching(range)
     }
 
+    /// Bytes that are there, of those that the daemon began with or wrote since; none of a segment that is missing.
+    pub fn present(&self) -> Result<u64> {
+        match self.file().and_then(|file| file.len().map_err(|e| Error::io(self.path())(e))) {
+            Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(0),
+            other => other.map(|len| len.min(self.lost_from.load(Ordering::Relaxed))),
+        }
+    }
+
     /// Whether everything before `end` was there when the daemon started. Behind a place where bytes are missing none may be
     /// overwritten: the file would grow around them, and what is lost would read as zeros.
     pub fn is_whole(&self, end: u64) -> bool {
