@@ -146,19 +146,28 @@ impl Session {
         let _gate = self.gate.read();
         let Some(parts) = self.exclusive(ino, range) else { return Ok(false) };
         self.unsum(&parts)?;
-        for (part, segment, offset) in &parts {
+        let overwritten = self.write_parts(&parts, range, data).and_then(|()| self.record_overwrite(by, ino));
+        // Readers see what it did, and no record tells a sync of it.
+        overwritten.inspect_err(|_| self.shared.durability.spilt())?;
+        Ok(true)
+    }
+
+    fn write_parts(&self, parts: &[OwnPart], range: &Range<u64>, data: &[u8]) -> Result<()> {
+        parts.iter().try_for_each(|(part, segment, offset)| {
             let bytes = &data[(part.start - range.start) as usize..(part.end - range.start) as usize];
-            segment.write(bytes, *offset)?;
-        }
+            segment.write(bytes, *offset)
+        })
+    }
+
+    /// What else a write changes. A truncation in between wins, as if it had come later: only times and mode are left.
+    fn record_overwrite(&self, by: Writer, ino: u64) -> Result<()> {
         let mut change = self.begin()?;
         let found = change.found(ino)?;
         let now = self.shared.clock.now();
-        // A truncation in between wins, as if it had come later: only the times are left to record.
         let mode = by.leaves(found.attrs.mode);
         change.edit_xattrs(&found, drop_capabilities)?;
         change.set_attrs(&found, Attrs { mode, mtime: now, ctime: now, ..found.attrs });
-        change.commit(Purpose::Shrink)?;
-        Ok(true)
+        change.commit(Purpose::Shrink)
     }
 
     /// Lets go of the sums of what is about to be overwritten. The log says so before a byte is written, so that a replay

@@ -2,7 +2,7 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicBool, Ordering},
+    atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
 use parking_lot::Mutex;
@@ -16,6 +16,10 @@ pub struct Durability {
     pub log: Log,
     /// The segments.
     pub pool: Arc<Pool>,
+    /// Overwrites that failed: no record tells of them, and what they did is seen.
+    spills: AtomicU64,
+    /// So many of them are durable.
+    spills_synced: AtomicU64,
     /// A sync failed. Linux tells of a lost write once and then calls the pages clean, so no later sync can be believed.
     failed: AtomicBool,
     /// Held by the one sync that is under way. Nothing else is locked around it.
@@ -25,14 +29,26 @@ pub struct Durability {
 impl Durability {
     /// Joins the two.
     pub fn new(log: Log, pool: Arc<Pool>) -> Durability {
-        Durability { log, pool, failed: AtomicBool::new(false), turn: Mutex::new(()) }
+        Durability {
+            log,
+            pool,
+            spills: AtomicU64::new(0),
+            spills_synced: AtomicU64::new(0),
+            failed: AtomicBool::new(false),
+            turn: Mutex::new(()),
+        }
+    }
+
+    /// An overwrite in place failed, and may have left bytes: the next sync covers them although there is nothing to record.
+    pub fn spilt(&self) {
+        self.spills.fetch_add(1, Ordering::AcqRel);
     }
 
     /// Returns when everything that was recorded before the call survives power loss.
     pub fn sync(&self) -> Result<()> {
-        let position = self.log.position();
-        // An overwrite that failed has no record, and what it did is seen.
-        let is_durable = || self.log.synced() >= position && !self.pool.is_dirty();
+        let (position, spills) = (self.log.position(), self.spills.load(Ordering::Acquire));
+        let is_durable =
+            || self.log.synced() >= position && self.spills_synced.load(Ordering::Acquire) >= spills;
         if is_durable() {
             return Ok(());
         }
@@ -48,8 +64,9 @@ impl Durability {
     /// the synced log no longer needs.
     pub fn settle(&self) -> Result<()> {
         let _turn = self.turn.lock();
-        let is_behind =
-            self.log.synced() < self.log.position() || self.log.is_spoilt() || self.pool.is_dirty();
+        let is_behind = self.log.synced() < self.log.position()
+            || self.log.is_spoilt()
+            || self.spills_synced.load(Ordering::Acquire) < self.spills.load(Ordering::Acquire);
         let is_due = is_behind || self.pool.counts().1 > 0;
         let synced = if is_due { self.sync_now() } else { Ok(()) };
         // Room is one thing, a sync that failed another.
@@ -66,7 +83,7 @@ impl Durability {
         // Taken before the log is synced: the records that let go of these segments are in it already.
         let dead = self.pool.dead();
         // What is recorded from here on may name bytes that this sync misses.
-        let covered = self.log.position();
+        let (covered, spills) = (self.log.position(), self.spills.load(Ordering::Acquire));
         if let Err(error) = self.pool.sync().and_then(|()| self.log.sync(covered)) {
             self.pool.defer(dead);
             // A full disk refuses the mark before anything is synced: that can be tried again.
@@ -75,6 +92,7 @@ impl Durability {
             }
             return Err(error);
         }
+        self.spills_synced.fetch_max(spills, Ordering::AcqRel);
         self.pool.bury(&dead)?;
         Ok(())
     }

@@ -274,12 +274,7 @@ impl Pool {
         Ok((segment, len))
     }
 
-    /// Whether bytes were written that no sync covered yet.
-    pub fn is_dirty(&self) -> bool {
-        !self.dirty.lock().is_empty()
-    }
-
-    /// Makes every byte written so far durable. The log is synced by the caller, afterwards. One call at a time.
+    /// Makes every byte written so far durable. The log is synced by the caller, afterwards.
     pub fn sync(&self) -> Result<()> {
         if self.names_changed.swap(false, Ordering::AcqRel)
             && let Err(error) = self.disk.sync_dir(DIR)
@@ -287,18 +282,18 @@ impl Pool {
             self.names_changed.store(true, Ordering::Release);
             return Err(Error::io(self.disk.display(DIR))(error));
         }
-        // They stay in the list until they are synced: who asks in the meantime whether anything is dirty is told so.
-        let dirty = self.dirty.lock().clone();
+        let dirty = std::mem::take(&mut *self.dirty.lock());
         for (done, segment) in dirty.iter().enumerate() {
             segment.dirty.store(false, Ordering::Release);
             let synced = segment.file().and_then(|f| f.sync().map_err(|e| Error::io(segment.path())(e)));
             if let Err(error) = synced {
-                segment.dirty.store(true, Ordering::Release);
-                self.dirty.lock().drain(..done);
+                for segment in &dirty[done..] {
+                    segment.dirty.store(true, Ordering::Release);
+                    self.dirty.lock().push(Arc::clone(segment));
+                }
                 return Err(error);
             }
         }
-        self.dirty.lock().drain(..dirty.len());
         Ok(())
     }
 

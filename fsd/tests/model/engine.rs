@@ -270,6 +270,10 @@ impl Target for EngineTarget {
         check_state(&session.peek(), held)
     }
 
+    fn is_low(&self) -> bool {
+        self.engine.durability().log.is_low()
+    }
+
     fn set_time(&mut self) -> Time {
         self.opening.clock.advance(1_000_003)
     }

@@ -125,6 +125,8 @@ pub trait Target {
     fn picture(&mut self, s: usize) -> Answer<Picture>;
     /// Checks what must be true of the inside of a session; `held` are the numbers that are looked up.
     fn check(&mut self, s: usize, held: &[u64]) -> Result<(), String>;
+    /// Whether it refuses what needs room, for want of a reserve.
+    fn is_low(&self) -> bool;
     /// The next operation happens at this time, if that can be set.
     fn set_time(&mut self) -> cas::Time;
 }

@@ -14,6 +14,11 @@ use super::{
 pub const LIVE_MAX: usize = 5;
 
 impl Runner {
+    /// What makes several records may use the reserve up with one of them.
+    fn note_low<T: Target>(&mut self, target: &T) {
+        self.may_be_full |= target.is_low();
+    }
+
     /// Operations on a session as a whole.
     pub(super) fn session_op<T: Target>(&mut self, target: &mut T, s: usize, op: &Op) -> Ran {
         match op {
@@ -52,6 +57,7 @@ impl Runner {
                     ran = during.iter().try_for_each(|op| self.op(target, s, op));
                 });
                 ran?;
+                self.note_low(target);
                 match sealed {
                     Err(Fail::Disk) => Err(Stop::Crashed(None)),
                     Err(Fail::NoSpace) if self.may_be_full => self.refuse(),
@@ -66,7 +72,11 @@ impl Runner {
                     }
                 }
             }
-            Op::Anchor => self.done(target.anchor(s), "anchor"),
+            Op::Anchor => {
+                let written = target.anchor(s);
+                self.note_low(target);
+                self.done(written, "anchor")
+            }
             Op::Diff(other) => {
                 let living = self.world.living();
                 let other = other.map(|n| living[n as usize % living.len()]);
