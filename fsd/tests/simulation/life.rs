@@ -116,6 +116,8 @@ pub struct Lives<'a> {
     planted: Planted,
     /// The position of the log when the disk filled up.
     full_from: Option<u64>,
+    /// The start found the disk full, and has used up the log's reserve.
+    is_bare: bool,
     /// Says what happens, for whoever looks into a failure.
     trace: bool,
     tally: Tally,
@@ -139,6 +141,7 @@ impl<'a> Lives<'a> {
             snapshots,
             planted,
             full_from: None,
+            is_bare: false,
             trace,
             tally: Tally::default(),
         };
@@ -154,6 +157,7 @@ impl<'a> Lives<'a> {
         let trouble = self.script.trouble();
         self.say(|| format!("a life with {trouble:?}"));
         self.runner.may_be_full = matches!(trouble, Trouble::Full(..));
+        self.is_bare = self.target.engine.durability().log.is_low();
         self.target.disk.set_space_free(ROOMY);
         trouble.arm(&self.target.disk);
         for at in 0..1 + self.script.random() % ACTS_MAX {
@@ -235,15 +239,18 @@ impl<'a> Lives<'a> {
         }
     }
 
-    /// Once the disk is full, removals still work until about a file of the log is filled.
+    /// Once the disk is full, removals still work until about a file of the log is filled: the reserve, if there is one.
     fn note_room(&mut self) {
-        let position = self.target.engine.durability().log.position();
+        let log = &self.target.engine.durability().log;
+        let position = log.position();
         // Without its reserve the log takes no chances, whatever took the reserve away.
-        self.runner.may_be_full |= self.target.engine.durability().log.is_low();
+        self.runner.may_be_full |= log.is_low();
+        self.is_bare &= log.is_low();
         if self.runner.may_be_full && !self.target.disk.is_armed() {
             self.full_from.get_or_insert(position);
         }
-        self.runner.spent = self.full_from.is_some_and(|from| position > from + limits().log_file_bytes / 2);
+        let is_used_up = |from| position > from + limits().log_file_bytes / 2;
+        self.runner.spent = self.is_bare || self.full_from.is_some_and(is_used_up);
     }
 
     /// A call failed. If the disk works again, nothing has changed but bytes that were being overwritten.
