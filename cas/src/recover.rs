@@ -12,7 +12,7 @@ use crate::{
     disk::Disk,
     index::{Change, INDEX_PATH, Index, PackState},
     pack::{Location, PACKS_DIR, Pack, pack_path, parse_pack_name},
-    record::PackKind,
+    record::{ALIGN, PACK_HEADER, PackKind},
     scan::{Found, scan},
 };
 
@@ -65,7 +65,8 @@ pub(crate) fn survey(packs: &[Pack], end: &dyn Fn(&Pack) -> Result<u64>) -> Resu
     let mut change = Change::default();
     for pack in packs {
         let committed = end(pack)?;
-        let mut closed = false;
+        // The padding of the last record may be torn off, or part of the header: no record may begin behind that.
+        let mut closed = committed < PACK_HEADER as u64 || !committed.is_multiple_of(ALIGN);
         scan(pack, committed, &mut |found| {
             match found {
                 Found::Record { at, digest, intact, .. } => {

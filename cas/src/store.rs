@@ -20,7 +20,7 @@ use crate::{
     index::{Change, Index, PackState},
     pack::{Location, PACKS_DIR, Pack, pack_path},
     pool::{Appender, Pool},
-    record::{ALIGN, PACK_HEADER, PackKind},
+    record::PackKind,
     recover,
 };
 pub use crate::{
@@ -147,9 +147,7 @@ impl Store {
         recover::remove_strays(&self.0.disk, &states)?;
         for (id, state) in states {
             let pack = self.0.packs.read()[&id].clone();
-            // Of an index that was made from the packs: the padding of the last record may be missing, or the header.
-            let whole = state.committed >= PACK_HEADER as u64 && state.committed.is_multiple_of(ALIGN);
-            if state.closed || !whole || !self.has_room(state.committed) {
+            if state.closed || !self.has_room(state.committed) {
                 continue;
             }
             match pack.len() {
