@@ -1,6 +1,6 @@
 //! Plots of the samples, as SVG: bars of ratios for a group, and a curve for each series.
 
-use std::{error::Error, ops::Range};
+use std::{collections::BTreeSet, error::Error, ops::Range};
 
 use plotters::{coord::Shift, prelude::*};
 
@@ -40,9 +40,8 @@ pub(crate) fn of(samples: &[Sample], group: Group) -> Result<Vec<Plot>> {
     if !compared.is_empty() {
         plots.push(Plot { name: format!("{}.svg", group.name()), svg: bars(&compared, &sides(&rows))? });
     }
-    let mut works: Vec<&str> = rows.iter().filter(|row| row.at.is_some()).map(|row| row.work).collect();
-    works.dedup();
-    for work in works {
+    let series: BTreeSet<&str> = rows.iter().filter(|row| row.at.is_some()).map(|row| row.work).collect();
+    for work in series {
         let name = format!("{}.svg", work.replace([',', ' '], "-").replace("--", "-"));
         plots.push(Plot { name, svg: curve(work, &points(&rows, work))? });
     }

@@ -15,6 +15,8 @@ pub(crate) struct Scale {
     pub(crate) calls: u32,
     pub(crate) synced_calls: u32,
     pub(crate) forks: u32,
+    /// Of the part of the tree that is looked at in each of them.
+    pub(crate) part_files_max: u64,
     /// The series of forks.
     pub(crate) tree_files: &'static [u32],
     pub(crate) depths: &'static [u32],
@@ -35,6 +37,7 @@ impl Scale {
         calls: 5000,
         synced_calls: 500,
         forks: 30,
+        part_files_max: 6000,
         tree_files: &[1000, 10_000, 100_000, 1_000_000],
         depths: &[1, 10, 100, 1000],
         changed_files: &[0, 100, 1000, 10_000, 100_000],
@@ -42,15 +45,16 @@ impl Scale {
     };
 
     pub(crate) const QUICK: Scale = Scale {
-        tree_files_max: Some(5000),
+        tree_files_max: Some(3000),
         volume_bytes_min: 8 << 30,
         unpacked_files: 1000,
         small_writes_mib: 8,
         large_writes_mib: 64,
-        read_mib: 64,
-        calls: 500,
-        synced_calls: 50,
+        read_mib: 16,
+        calls: 200,
+        synced_calls: 20,
         forks: 30,
+        part_files_max: 300,
         tree_files: &[1000, 10_000],
         depths: &[1, 10, 100],
         changed_files: &[0, 100, 1000],

@@ -25,9 +25,6 @@ pub(crate) struct Stage {
     pub(crate) progress: Progress,
 }
 
-/// Of the part.
-const PART_FILES_MAX: u64 = 6000;
-
 impl Stage {
     pub(crate) fn create(
         volume: &Path,
@@ -40,7 +37,7 @@ impl Stage {
         let tree = Tree::copy(source, &volume.join("tree"), scale.tree_files_max)?;
         let archive = volume.join("archive.tar");
         tree::pack_first(&tree.root, &archive, scale.unpacked_files)?;
-        let part = tree.part(PART_FILES_MAX)?;
+        let part = tree.part(scale.part_files_max)?;
         progress.say("making it a git repository");
         repository::create(&tree.root)?;
         shell::settle()?;

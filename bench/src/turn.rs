@@ -64,11 +64,14 @@ impl Workload {
             stage.progress.say(&format!("{name}: preparing {}", side.name()));
             self.turn(stage, side.as_mut(), 0, samples, self.prepare)?;
         }
+        let count = sides.len();
         for round in 0..stage.rounds {
             // Another one first in every round: who comes second may find something that the first one left.
             sides.rotate_left(1);
             for (nth, step) in self.steps.iter().enumerate() {
-                for side in &mut *sides {
+                // Another one first in every round: who comes second may find something that the first one left.
+                for place in 0..count {
+                    let side = &mut sides[(round as usize + place) % count];
                     let (nth, of) = (nth + 1, self.steps.len());
                     let side_name = side.name();
                     let at = format!("{name} {nth}/{of}, round {}/{}: {side_name}", round + 1, stage.rounds);
