@@ -50,6 +50,11 @@ const ENABLE_URING: &str = "/sys/module/fuse/parameters/enable_uring";
 fn main() -> ExitCode {
     match run(&Args::parse()) {
         Ok(()) => ExitCode::SUCCESS,
+        // What an interrupted program says is not why it ended.
+        Err(_) if stop::check().is_err() => {
+            eprintln!("aether-bench: interrupted");
+            ExitCode::from(130)
+        }
         Err(error) => {
             eprintln!("aether-bench: {error}");
             ExitCode::from(2)
