@@ -18,5 +18,8 @@ mod mounts;
 mod reply;
 mod request;
 mod requests;
+mod ring;
+mod transport;
 
 pub use mounts::{MountError, MountInfo, MountOptions, Mounts};
+pub use transport::{NoRings, Transport, TransportChoice, may_use_io_uring};

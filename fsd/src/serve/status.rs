@@ -99,9 +99,10 @@ fn mount_code(error: &MountError) -> Code {
     match error {
         MountError::NotFound(_) => Code::NotFound,
         MountError::Busy { .. } | MountError::AlreadyMounted { .. } => Code::AlreadyExists,
-        MountError::NotADirectory(_) | MountError::NotMounted(_) | MountError::InsideState(_) => {
-            Code::FailedPrecondition
-        }
+        MountError::NotADirectory(_)
+        | MountError::NotMounted(_)
+        | MountError::InsideState(_)
+        | MountError::NoRings(_) => Code::FailedPrecondition,
         MountError::Denied { .. } => Code::PermissionDenied,
         MountError::Failed { source, .. } => match source.kind() {
             io::ErrorKind::PermissionDenied => Code::PermissionDenied,
