@@ -3,12 +3,15 @@
 use std::sync::Arc;
 
 use cas::Kind;
+use fuser::Notifier;
 use nix::errno::Errno;
 
 use super::{
     abi::{self, fattr},
     attr::{attr_out, entry, nothing},
     errno::report,
+    notices::Notices,
+    relisting::Relisting,
     reply::{Answer, Listing, Reply},
     request::{Operation, Request},
     requests::{Op, Requests},
@@ -28,6 +31,7 @@ const STATFS_BLOCK_BYTES: u32 = 4096;
 pub(super) struct Dispatch {
     session: Arc<Session>,
     requests: Arc<Requests>,
+    relisting: Option<(Relisting, Notices, Notifier)>,
 }
 
 /// Whom a request is made for, and on what.
@@ -68,7 +72,12 @@ type Outcome = std::result::Result<Answer, Failure>;
 impl Dispatch {
     /// Answers the requests of a mount of `session`.
     pub fn new(session: Arc<Session>, requests: Arc<Requests>) -> Dispatch {
-        Dispatch { session, requests }
+        Dispatch { session, requests, relisting: None }
+    }
+
+    /// The same, telling the kernel when it should list a directory anew.
+    pub fn with_notices(self, notices: Notices, notifier: Notifier) -> Dispatch {
+        Dispatch { relisting: Some((Relisting::default(), notices, notifier)), ..self }
     }
 
     /// Carries a request out and puts its reply together in `buffer`.
@@ -139,6 +148,9 @@ impl Dispatch {
                 Err(Errno::ENOSYS.into())
             }
             Operation::Read { offset, size } => {
+                if offset == 0 {
+                    self.reading(ino);
+                }
                 Ok(reply.fill(size as usize, |buffer| session.read(ino, offset, buffer))?)
             }
             Operation::Write { offset, data, drops_set_ids } => {
@@ -248,11 +260,27 @@ impl Dispatch {
             }
         }
         let cookie = offset.saturating_sub(DOT_ENTRIES);
+        let mut entries = 0;
         self.session.list(ino, cookie, with_attrs, &mut |name, found, next| {
             let entry = with_attrs.then(|| entry(&self.session, found));
-            listing.add(entry.as_ref(), found.ino, next + DOT_ENTRIES, found.kind, name)
+            let added = listing.add(entry.as_ref(), found.ino, next + DOT_ENTRIES, found.kind, name);
+            entries += u32::from(added);
+            added
         })?;
+        if let Some((relisting, ..)) = &self.relisting {
+            relisting.listed(ino, offset, entries);
+        }
         Ok(listing.done())
+    }
+
+    /// The kernel begins to read a file.
+    fn reading(&self, ino: u64) {
+        if let Some((relisting, notices, notifier)) = &self.relisting
+            && let Some(dir) = self.session.known.parent(ino)
+            && relisting.read(dir)
+        {
+            notices.drop_listing(notifier, dir);
+        }
     }
 
     fn statfs(&self, reply: &mut Reply<'_>) -> Outcome {

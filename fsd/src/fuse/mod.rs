@@ -15,6 +15,8 @@ pub mod fuzzing;
 mod handshake;
 mod mountinfo;
 mod mounts;
+mod notices;
+mod relisting;
 mod reply;
 mod request;
 mod requests;

@@ -28,6 +28,7 @@ use super::{
     device::Device,
     dispatch::Dispatch,
     handshake, mountinfo,
+    notices::Notices,
     requests::Requests,
     ring::Attached,
     transport::{LazyRings, NoRings, Transport, TransportChoice},
@@ -143,6 +144,8 @@ pub struct Mounts {
     /// For mounts that do not say.
     transport: TransportChoice,
     rings: LazyRings,
+    /// A daemon without is slower, not wrong.
+    notices: Option<Notices>,
     next: AtomicU64,
     /// By a number of the mount's own: a directory may be mounted on again before the thread of the last mount is through.
     table: Mutex<HashMap<u64, Mounted>>,
@@ -175,6 +178,7 @@ impl Mounts {
             requests: Arc::default(),
             transport,
             rings: LazyRings::default(),
+            notices: Notices::start().ok(),
             next: AtomicU64::new(0),
             table: Mutex::default(),
             left: Condvar::new(),
@@ -219,7 +223,11 @@ impl Mounts {
         let config = self.config(session.id(), options);
         let mounted = handshake::mount(&dir, &config, options.acl, rings.is_some());
         let (served, agreed) = mounted.map_err(|source| denied_or_failed(&dir, options, source))?;
-        let dispatch = Dispatch::new(Arc::clone(session), Arc::clone(&self.requests));
+        let mut dispatch = Dispatch::new(Arc::clone(session), Arc::clone(&self.requests));
+        // Of a read-only mount the kernel does not doubt access times.
+        if let Some(notices) = self.notices.clone().filter(|_| !options.read_only) {
+            dispatch = dispatch.with_notices(notices, served.notifier());
+        }
         let failed = |source| MountError::Failed { dir: dir.clone(), source };
         let device = Device::of(&served, dispatch, options.acl).map_err(failed)?;
         let attached = match rings.filter(|_| agreed).map(|rings| rings.attach(&device)) {

@@ -68,6 +68,11 @@ impl KnownInodes {
         self.shard(ino).lock().contains_key(&ino)
     }
 
+    /// In which directory it was found last.
+    pub fn parent(&self, ino: u64) -> Option<u64> {
+        self.shard(ino).lock().get(&ino).map(|known| known.parent)
+    }
+
     /// Where it is in the base, and in which directory it was found last.
     pub fn place(&self, store: &Store, ino: u64) -> Result<Option<(Option<Place>, u64)>> {
         let found = self.shard(ino).lock().get(&ino).map(|known| (known.place.clone(), known.parent));
