@@ -175,7 +175,7 @@ impl Session {
     fn unsum(&self, parts: &[OwnPart]) -> Result<()> {
         let place = |(part, segment, offset): &OwnPart| {
             let range = *offset..offset + (part.end - part.start);
-            (!segment.sums(range.clone()).is_empty()).then(|| Effect::Unsum(Arc::clone(segment), range))
+            segment.has_sums(range.clone()).then(|| Effect::Unsum(Arc::clone(segment), range))
         };
         let places: Vec<Effect> = parts.iter().filter_map(place).collect();
         if places.is_empty() {

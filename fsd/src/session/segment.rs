@@ -109,7 +109,12 @@ impl Segment {
 
     /// The sums of which a byte is in `range`.
     pub fn sums(&self, range: Range<u64>) -> Vec<Sum> {
-        self.sums.lock().touching(range)
+        self.sums.lock().touching(range).collect()
+    }
+
+    /// Whether there are any.
+    pub fn has_sums(&self, range: Range<u64>) -> bool {
+        self.sums.lock().touching(range).next().is_some()
     }
 
     /// Bytes that are there, of those that the daemon began with or wrote since; none of a segment that is missing.
