@@ -1,13 +1,13 @@
 //! Finding things: a state's changes over the directories of its base. One look in a map, then one in a dir object, at any
 //! fork depth. Pure but for reads of the store.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
-use cas::{Attrs, Kind, Store, Time, dir::Dir};
+use cas::{Attrs, Content, Kind, Node, Store, Time, dir::Dir};
 
 use super::{
     Error, Name, Result,
-    extent::FileBody,
+    extent::{Blob, FileBody},
     inode::{Body, Inode, ROOT, XattrSet},
     state::{Change, State},
 };
@@ -75,15 +75,31 @@ impl Found {
         }
     }
 
-    /// A regular file's bytes. Errors: `IsADirectory`, `Invalid` for other kinds.
-    pub fn file(&self) -> Result<FileBody> {
+    /// Whether it has bytes to read and write. Errors: `IsADirectory`, `Invalid` for other kinds.
+    pub fn check_file(&self) -> Result<()> {
         match self.kind {
-            Kind::File => match &self.inode()?.body {
-                Body::File(file) => Ok(file.clone()),
-                _ => unreachable!("a file has a file's body"),
-            },
+            Kind::File => Ok(()),
             Kind::Dir => Err(Error::IsADirectory),
             _ => Err(Error::Invalid("not a regular file")),
+        }
+    }
+
+    /// A regular file's bytes. Errors: those of [`Found::check_file`].
+    pub fn file(&self) -> Result<Cow<'_, FileBody>> {
+        self.check_file()?;
+        match &self.source {
+            Source::Changed(inode) => match &inode.body {
+                Body::File(file) => Ok(Cow::Borrowed(file)),
+                _ => unreachable!("a file has a file's body"),
+            },
+            Source::Base(place) => {
+                let entry = place.dir.entry(place.index)?;
+                Ok(Cow::Owned(match entry.node {
+                    Node::File(Content::Empty) => FileBody::default(),
+                    Node::File(content) => FileBody::of_base(Blob { content, size: entry.attrs.size }),
+                    _ => unreachable!("the entry of a file"),
+                }))
+            }
         }
     }
 
@@ -136,9 +152,15 @@ impl State {
         if found.kind != Kind::Dir {
             return Err(Error::NotADirectory);
         }
-        let base = match &found.inode()?.body {
-            Body::Dir(Some(base)) => Some(base.open(store)?.clone()),
-            _ => None,
+        let base = match &found.source {
+            Source::Changed(inode) => match &inode.body {
+                Body::Dir(Some(base)) => Some(base.open(store)?.clone()),
+                _ => None,
+            },
+            Source::Base(place) => match place.dir.entry(place.index)?.node {
+                Node::Dir(digest) => Some(Dir::open(store, digest)?),
+                _ => None,
+            },
         };
         Ok(DirNode { ino: found.ino, base })
     }
