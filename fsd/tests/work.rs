@@ -212,6 +212,25 @@ fn a_small_file_is_one_write_of_bytes_and_a_few_of_the_log() {
     assert!(counts["log"].written_bytes < 1200, "{counts:?}");
 }
 
+#[test]
+fn a_whole_small_file_is_one_read() {
+    let (disk, _engine, session) = start();
+    let found = session.lookup(ROOT, &name("small")).unwrap();
+    let mut buf = vec![0; 128 << 10];
+    // The first time the index is read, too: pages of it stay in memory, bytes of files do not.
+    session.read(found.ino, 0, &mut buf).unwrap();
+    disk.take();
+    let read = session.read(found.ino, 0, &mut buf).unwrap() as u64;
+    assert_eq!(read, found.attrs.size);
+    let counts = disk.take();
+    assert_eq!(counts.len(), 1, "{counts:?}");
+    assert_eq!(
+        (counts["store"].reads, counts["store"].read_bytes),
+        (1, read + 64),
+        "its record, in one piece"
+    );
+}
+
 /// What is deleted before it was ever synced costs no sync, and never reaches the store.
 #[test]
 fn bytes_that_nobody_refers_to_are_not_stored() {

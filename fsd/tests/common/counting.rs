@@ -117,6 +117,12 @@ impl DiskFile for CountingFile {
         let bytes = buf.len() as u64;
         self.count(|count| {
             (count.writes, count.written_bytes) = (count.writes + 1, count.written_bytes + bytes)
+    fn read_split_at(&self, head: &mut [u8], rest: &mut [u8], offset: u64) -> io::Result<usize> {
+        let bytes = (head.len() + rest.len()) as u64;
+        self.count(|count| (count.reads, count.read_bytes) = (count.reads + 1, count.read_bytes + bytes));
+        self.file.read_split_at(head, rest, offset)
+    }
+
         });
         self.file.write_at(buf, offset)
     }
