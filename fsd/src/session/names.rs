@@ -181,7 +181,7 @@ impl Session {
         }
         let parent = change.found(dir.ino)?;
         change.adopt(&parent)?;
-        change.take_name(&dir, name)?;
+        change.take_name(&dir, name, &found)?;
         change.lose_name(found, now)?;
         change.touch_dir(parent, 0, now);
         change.commit(Purpose::Shrink)
@@ -196,7 +196,7 @@ impl Session {
         change.check_empty(&found)?;
         let parent = change.found(dir.ino)?;
         change.adopt(&parent)?;
-        change.take_name(&dir, name)?;
+        change.take_name(&dir, name, &found)?;
         change.lose_name(found, now)?;
         change.touch_dir(parent, -1, now);
         change.commit(Purpose::Shrink)
@@ -299,11 +299,13 @@ impl Change<'_> {
         self.set_attrs(dir, attrs);
     }
 
-    /// The name stands for nothing any more.
-    fn take_name(&mut self, dir: &DirNode, name: &Name) -> Result<()> {
-        let in_base = match &dir.base {
-            Some(base) => base.find(name.as_bytes())?.is_some(),
-            None => false,
+    /// The name, which stands for what was found there, does so no more.
+    fn take_name(&mut self, dir: &DirNode, name: &Name, found: &Found) -> Result<()> {
+        let in_base = match (&found.source, &dir.base) {
+            // Untouched, so it was found in the base.
+            (Source::Base(_), _) => true,
+            (Source::Changed(_), Some(base)) => base.find(name.as_bytes())?.is_some(),
+            (Source::Changed(_), None) => false,
         };
         let (dir, name) = (dir.ino, name.clone());
         self.push(if in_base { Effect::Hide { dir, name } } else { Effect::Remove { dir, name } });
@@ -363,7 +365,7 @@ impl Change<'_> {
         }
         let (old, new) = self.both(from, to)?;
         old.iter().chain([&new, &source]).try_for_each(|found| self.adopt(found))?;
-        self.take_name(from, name)?;
+        self.take_name(from, name, &source)?;
         let replaced_dir = target.as_ref().is_some_and(|target| target.kind == Kind::Dir) as i64;
         if let Some(target) = target {
             self.lose_name(target, now)?;
