@@ -16,7 +16,7 @@ use fsd::session::{Engine, Name, New, ROOT, Rename, Session, SetAttrs, SetTime};
 const DIR_FILES: usize = 100;
 /// What tar writes at a time, and how many of these make a file.
 const PART: [u8; 10 << 10] = [0x5a; 10 << 10];
-const PARTS: u64 = 3;
+const FILE_BYTES: usize = 29_001;
 const BLOCK: [u8; 4096] = [0xa5; 4096];
 
 fn main() -> ExitCode {
@@ -101,11 +101,11 @@ fn create(session: &Session, dirs: &[u64], count: usize) -> Outcome<(Vec<File>, 
 #[inline(never)]
 fn write(session: &Session, names: &[File]) -> Outcome<((), usize)> {
     for (_, _, ino) in names {
-        for part in 0..PARTS {
-            session.write(*ino, part * PART.len() as u64, &PART)?;
+        for offset in (0..FILE_BYTES).step_by(PART.len()) {
+            session.write(*ino, offset as u64, &PART[..PART.len().min(FILE_BYTES - offset)])?;
         }
     }
-    Ok(((), names.len() * PARTS as usize))
+    Ok(((), names.len() * FILE_BYTES.div_ceil(PART.len())))
 }
 
 #[inline(never)]
@@ -178,7 +178,7 @@ fn list(session: &Session, dirs: &[u64]) -> Outcome<((), usize)> {
 fn read(session: &Session, names: &[File]) -> Outcome<((), usize)> {
     let mut buf = vec![0; 128 << 10];
     for (_, _, ino) in names {
-        assert_eq!(session.read(*ino, 0, &mut buf)?, PART.len() * PARTS as usize);
+        assert_eq!(session.read(*ino, 0, &mut buf)?, FILE_BYTES);
     }
     Ok(((), names.len()))
 }

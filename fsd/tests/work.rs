@@ -16,7 +16,9 @@ use common::{
     host::Opening,
     template::Template,
 };
-use fsd::session::{Engine, Limits, Name, New, ROOT, Session, SetAttrs, SetTime, Side, diff};
+use fsd::session::{
+    Engine, Limits, Name, New, ROOT, Session, SetAttrs, SetTime, Side, Source, diff, has_few_extents,
+};
 
 fn name(text: &str) -> Name {
     Name::parse(text.as_bytes()).unwrap()
@@ -210,6 +212,37 @@ fn a_small_file_is_one_write_of_bytes_and_a_few_of_the_log() {
     let counts = disk.take();
     assert_eq!((counts["segments"].writes, counts["log"].writes), (1, 3), "{counts:?}");
     assert!(counts["log"].written_bytes < 1200, "{counts:?}");
+}
+
+/// Streams of small writes: each is its bytes and a record, and touches the pages that a file of its own would.
+#[test]
+fn a_stream_of_pages_is_two_writes_a_page_and_one_extent() {
+    const PAGES: u64 = 1000;
+    let (disk, _engine, session) = start();
+    let ino = session.make(ROOT, &name("odd"), file()).unwrap().ino;
+    session.write(ino, 0, &[1; 1001]).unwrap();
+    let ino = session.make(ROOT, &name("stream"), file()).unwrap().ino;
+    for (what, log_writes) in
+        [("appended", PAGES), ("overwritten, and the sums go", 2 * PAGES), ("again", PAGES)]
+    {
+        disk.take();
+        (0..PAGES).for_each(|page| session.write(ino, page * 4096, &[2; 4096]).unwrap());
+        let counts = disk.take();
+        let (bytes, log) = (counts["segments"], counts["log"]);
+        assert_eq!((bytes.writes, bytes.written_pages, log.writes), (PAGES, PAGES, log_writes), "{what}");
+        assert!(log.written_bytes < log_writes * 256, "{what}: {log:?}");
+        assert_eq!(
+            counts.values().map(|count| count.reads + count.syncs).sum::<u64>(),
+            0,
+            "{what}: {counts:?}"
+        );
+    }
+    match session.stat(ino).unwrap().source {
+        Source::Changed(inode) => {
+            assert!(has_few_extents(&inode), "what follows on each other is one extent")
+        }
+        Source::Base(_) => unreachable!("it was just written"),
+    }
 }
 
 #[test]

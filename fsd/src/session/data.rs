@@ -213,7 +213,7 @@ impl Session {
     /// whether it is a file, before space is spent.
     fn write_new(&self, by: Writer, ino: u64, range: &Range<u64>, data: &[u8]) -> Result<()> {
         let durability = &self.shared.durability;
-        let reserved = self.cursor.lock().reserve(&durability.pool, data.len() as u64)?;
+        let reserved = self.cursor.lock().reserve(&durability.pool, range.start, data.len() as u64)?;
         let (mut at, mut sums) = (0, Vec::with_capacity(reserved.len()));
         for piece in &reserved {
             let bytes = &data[at..at + piece.len as usize];
