@@ -6,7 +6,14 @@
 
 mod common;
 
-use std::{env, path::Path, process::ExitCode, time::Instant};
+use std::{
+    env,
+    path::Path,
+    process::ExitCode,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
 
 use cas::{Kind, Time};
 use common::{Outcome, memory, open, timed};
@@ -14,7 +21,7 @@ use fsd::session::{Engine, Name, New, ROOT, Rename, Session, SetAttrs, SetTime};
 
 /// Files in one directory.
 const DIR_FILES: usize = 100;
-/// What tar writes at a time, and how many of these make a file.
+/// What tar writes at a time, and how much of that makes a file: like most, it does not end with a page.
 const PART: [u8; 10 << 10] = [0x5a; 10 << 10];
 const FILE_BYTES: usize = 29_001;
 const BLOCK: [u8; 4096] = [0xa5; 4096];
@@ -71,10 +78,28 @@ fn look(what: &str, session: &Session, dirs: &[u64], names: &[File]) -> Outcome<
 /// What a fork and a seal cost after all that, and for how long the seal keeps others waiting.
 fn fork_and_seal(engine: &Engine, session: &Session) -> Outcome<()> {
     timed("fork", || Ok((engine.fork(session, &[None])?, 1)))?;
-    let start = Instant::now();
-    engine.seal(session, false, &mut |_| {})?;
-    println!("seal: {:.0} ms", start.elapsed().as_secs_f64() * 1e3);
+    let (sealed, start) = (AtomicBool::new(false), Instant::now());
+    let longest = thread::scope(|scope| {
+        let waiting = scope.spawn(|| longest_wait(session, &sealed));
+        let result = engine.seal(session, false, &mut |_| {});
+        sealed.store(true, Ordering::Relaxed);
+        let longest = waiting.join().expect("it does not panic");
+        result.map(|_| longest)
+    })?;
+    println!("seal: {:.0?}; longest wait of a reader: {longest:.1?}", start.elapsed());
     Ok(())
+}
+
+/// Looks at the root until `end`, and says what took longest.
+fn longest_wait(session: &Session, end: &AtomicBool) -> Duration {
+    let mut longest = Duration::ZERO;
+    while !end.load(Ordering::Relaxed) {
+        let start = Instant::now();
+        drop(session.stat(ROOT));
+        longest = longest.max(start.elapsed());
+        thread::sleep(Duration::from_micros(100));
+    }
+    longest
 }
 
 fn new(kind: Kind) -> New {

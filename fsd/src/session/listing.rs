@@ -47,6 +47,11 @@ impl Listings {
         Some((base.clone(), delta.clone()))
     }
 
+    /// Whether somebody may be in the middle of listing it.
+    pub(super) fn contains(&self, dir: u64) -> bool {
+        self.0.lock().contains_key(&dir)
+    }
+
     /// A seal is about to move the directory's changes into its base: what it was becomes a generation of its own.
     pub(super) fn freeze(&self, dir: u64, base: Option<Dir>, delta: DirDelta) {
         if let Some(listed) = self.0.lock().get_mut(&dir) {
