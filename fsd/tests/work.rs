@@ -17,7 +17,7 @@ use common::{
     template::Template,
 };
 use fsd::session::{
-    Engine, Limits, Name, New, ROOT, Session, SetAttrs, SetTime, Side, Source, diff, has_few_extents,
+    Engine, Limits, Name, New, ROOT, Rename, Session, SetAttrs, SetTime, Side, Source, diff, has_few_extents,
 };
 
 fn name(text: &str) -> Name {
@@ -262,6 +262,37 @@ fn a_whole_small_file_is_one_read() {
         (1, read + 64),
         "its record, in one piece"
     );
+}
+
+/// What is known of an inode is in memory, and what an operation changes is one record.
+#[test]
+fn looking_is_no_work_and_a_change_is_one_record() {
+    let (disk, _engine, session) = start();
+    let small = session.lookup(ROOT, &name("small")).unwrap().ino;
+    assert!(session.lookup(ROOT, &name("nowhere")).is_err());
+    disk.take();
+    session.stat(small).unwrap();
+    session.lookup(ROOT, &name("small")).unwrap();
+    assert!(session.lookup(ROOT, &name("nowhere")).is_err());
+    session.list(ROOT, 0, true, &mut |_, _, _| true).unwrap();
+    assert_eq!(disk.take(), Counts::new());
+    // The root has extended attributes, which a new file may inherit: they are read once.
+    session.make(ROOT, &name("first"), file()).unwrap();
+    disk.take();
+    let records: [&dyn Fn(); 6] = [
+        &|| drop(session.make(ROOT, &name("new"), file()).unwrap()),
+        &|| drop(session.set_attrs(small, SetAttrs { mode: Some(0o600), ..Default::default() }).unwrap()),
+        &|| session.rename(ROOT, &name("new"), ROOT, &name("newer"), Rename::Replace).unwrap(),
+        &|| drop(session.link(small, ROOT, &name("again")).unwrap()),
+        &|| session.unlink(ROOT, &name("small")).unwrap(),
+        &|| session.unlink(ROOT, &name("newer")).unwrap(),
+    ];
+    for (n, record) in records.into_iter().enumerate() {
+        record();
+        let counts = disk.take();
+        assert_eq!((counts.len(), counts["log"].writes), (1, 1), "{n}: {counts:?}");
+        assert!(counts["log"].written_bytes < 700, "{n}: {counts:?}");
+    }
 }
 
 /// What is deleted before it was ever synced costs no sync, and never reaches the store.
