@@ -3,7 +3,7 @@
 
 use std::{borrow::Cow, sync::Arc};
 
-use cas::{Attrs, Content, Kind, Node, Store, Time, dir::Dir};
+use cas::{Attrs, Content, Entry, Kind, Node, Store, Time, dir::Dir};
 
 use super::{
     Error, Name, Result,
@@ -65,6 +65,12 @@ impl Found {
         let entry = place.dir.entry(place.index)?;
         let (ino, kind, attrs) = (entry.ino, entry.node.kind(), entry.attrs);
         Ok(Found { ino, parent, kind, attrs, atime: attrs.mtime, source: Source::Base(place) })
+    }
+
+    /// The same for who has read the entry already.
+    fn of_entry(place: Place, entry: &Entry<'_>, parent: u64) -> Found {
+        let (ino, kind, attrs) = (entry.ino, entry.node.kind(), entry.attrs);
+        Found { ino, parent, kind, attrs, atime: attrs.mtime, source: Source::Base(place) }
     }
 
     /// The inode as the session's changes would record it.
@@ -177,7 +183,7 @@ impl State {
     fn base_child(&self, dir: &DirNode, name: &Name) -> Result<Option<Found>> {
         let Some(base) = &dir.base else { return Ok(None) };
         let Some((index, entry)) = base.find(name.as_bytes())? else { return Ok(None) };
-        let found = self.of_place(Place { dir: base.clone(), index }, entry.ino, dir.ino)?;
+        let found = self.of_entry(base, index, &entry, dir.ino);
         self.check_place(&found).map(|()| Some(found))
     }
 
@@ -207,11 +213,11 @@ impl State {
         ino != ROOT && self.inodes.get(&ino).is_none_or(is_there)
     }
 
-    /// An entry of the base, or what became of its inode.
-    pub fn of_place(&self, place: Place, ino: u64, parent: u64) -> Result<Found> {
-        match self.inodes.get(&ino) {
-            Some(inode) => Ok(Found { parent, ..Found::changed(ino, inode) }),
-            None => Found::base(place, parent),
+    /// An entry of a directory's object, or what became of its inode.
+    pub(super) fn of_entry(&self, base: &Dir, index: u32, entry: &Entry<'_>, dir: u64) -> Found {
+        match self.inodes.get(&entry.ino) {
+            Some(inode) => Found { parent: dir, ..Found::changed(entry.ino, inode) },
+            None => Found::of_entry(Place { dir: base.clone(), index }, entry, dir),
         }
     }
 
@@ -242,7 +248,7 @@ impl State {
             for index in 0..base.count() {
                 let entry = base.entry(index)?;
                 if delta.is_none_or(|delta| !delta.names.contains_key(entry.name)) {
-                    let found = self.of_place(Place { dir: base.clone(), index }, entry.ino, dir.ino)?;
+                    let found = self.of_entry(base, index, &entry, dir.ino);
                     self.check_place(&found)?;
                     entries.push((Name::parse(entry.name)?, found));
                 }
