@@ -17,6 +17,7 @@ use crate::{
     catalogue::Catalogue,
     disk::Disk,
     gate::Gate,
+    hash::KeyedHash,
     index::{Change, Index, PackState},
     pack::{Location, PACKS_DIR, Pack, pack_path},
     pool::{Appender, Pool},
@@ -51,7 +52,7 @@ struct Shared {
     gate: Arc<Gate>,
     pool: Pool,
     /// Every pack that the index knows or a writer is filling. Locked for look-ups only, never across I/O.
-    packs: RwLock<HashMap<u64, Arc<Pack>>>,
+    packs: RwLock<HashMap<u64, Arc<Pack>, KeyedHash>>,
     /// Objects of meta packs.
     objects: Cache,
     /// Chunks of which a part was asked for: whoever reads on wants the rest.

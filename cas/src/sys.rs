@@ -5,7 +5,7 @@
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
-    io,
+    io::{self, IoSliceMut},
     os::{
         fd::AsRawFd,
         unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt},
@@ -14,7 +14,11 @@ use std::{
     sync::Arc,
 };
 
-use nix::fcntl::{FallocateFlags, fallocate};
+use nix::{
+    errno::Errno,
+    fcntl::{FallocateFlags, fallocate},
+    sys::uio::preadv,
+};
 
 use crate::disk::{Disk, DiskFile, Open, Space};
 
@@ -95,6 +99,20 @@ impl DiskFile for SysFile {
             }
         }
         Ok(done)
+    }
+
+    fn read_split_at(&self, head: &mut [u8], rest: &mut [u8], offset: u64) -> io::Result<usize> {
+        let len = head.len() + rest.len();
+        let mut places = [IoSliceMut::new(head), IoSliceMut::new(rest)];
+        match preadv(&self.0, &mut places, signed(offset)?) {
+            Ok(read) if read == len => Ok(len),
+            Ok(_) | Err(Errno::EINTR) => {
+                // The file ends there, or a signal came: one part after the other tells.
+                let read = self.read_at(head, offset)?;
+                Ok(if read < head.len() { read } else { read + self.read_at(rest, offset + read as u64)? })
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 
     fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {

@@ -14,6 +14,8 @@ use cas::{
     sim::SimDisk,
 };
 
+const PAGE_BYTES: u64 = 4096;
+
 /// Calls and bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Count {
@@ -21,6 +23,8 @@ pub struct Count {
     pub read_bytes: u64,
     pub writes: u64,
     pub written_bytes: u64,
+    /// Pages of the kernel's cache that were written to.
+    pub written_pages: u64,
     pub syncs: u64,
 }
 
@@ -113,10 +117,17 @@ impl DiskFile for CountingFile {
         self.file.read_at(buf, offset)
     }
 
+    fn read_split_at(&self, head: &mut [u8], rest: &mut [u8], offset: u64) -> io::Result<usize> {
+        let bytes = (head.len() + rest.len()) as u64;
+        self.count(|count| (count.reads, count.read_bytes) = (count.reads + 1, count.read_bytes + bytes));
+        self.file.read_split_at(head, rest, offset)
+    }
+
     fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
         let bytes = buf.len() as u64;
         self.count(|count| {
-            (count.writes, count.written_bytes) = (count.writes + 1, count.written_bytes + bytes)
+            (count.writes, count.written_bytes) = (count.writes + 1, count.written_bytes + bytes);
+            count.written_pages += (offset + bytes).div_ceil(PAGE_BYTES) - offset / PAGE_BYTES;
         });
         self.file.write_at(buf, offset)
     }
