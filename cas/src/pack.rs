@@ -14,7 +14,7 @@ use std::{
 
 use crate::{
     Digest, Error, Object, ObjectKind, Result,
-    disk::{Disk, DiskFile, Open},
+    disk::{Disk, DiskFile, Open, Patience},
     record::{
         ALIGN, BadHeader, OBJECT_BYTES_MAX, PACK_HEADER, PACK_VERSION, PackHeader, PackKind, RECORD_HEADER,
         RecordHeader,
@@ -147,7 +147,7 @@ impl Pack {
 
     /// The payload at `at`, checked against its digest.
     pub(crate) fn object(&self, digest: Digest, at: &Location) -> Result<Object> {
-        let object = self.checked(digest, at)?;
+        let object = self.checked(digest, at, Patience::Waits)?;
         if Digest::of(&object) != digest {
             return Err(self.corrupt(digest, at, "the bytes do not have this digest"));
         }
@@ -155,10 +155,10 @@ impl Pack {
     }
 
     /// The payload at `at`, checked against the checksum of its record.
-    pub(crate) fn checked(&self, digest: Digest, at: &Location) -> Result<Object> {
+    pub(crate) fn checked(&self, digest: Digest, at: &Location, patience: Patience) -> Result<Object> {
         self.check_place(digest, at)?;
         let mut record = vec![0; RECORD_HEADER + at.len as usize].into_boxed_slice();
-        let read = self.file()?.read_at(&mut record, at.offset);
+        let read = self.read_at(&mut [], &mut record, at.offset, patience)?;
         self.whole(digest, at, read, record.len())?;
         let (header, payload) = record.split_at(RECORD_HEADER);
         self.check(digest, at, header.try_into().expect("split off there"), payload)?;
@@ -166,12 +166,33 @@ impl Pack {
     }
 
     /// Fills `buf`, which has its length, with the payload at `at`, checked against the checksum of its record.
-    pub(crate) fn read(&self, digest: Digest, at: &Location, buf: &mut [u8]) -> Result<()> {
+    pub(crate) fn read(
+        &self,
+        digest: Digest,
+        at: &Location,
+        buf: &mut [u8],
+        patience: Patience,
+    ) -> Result<()> {
         self.check_place(digest, at)?;
         let mut header = [0; RECORD_HEADER];
-        let read = self.file()?.read_split_at(&mut header, buf, at.offset);
+        let read = self.read_at(&mut header, buf, at.offset, patience)?;
         self.whole(digest, at, read, RECORD_HEADER + buf.len())?;
         self.check(digest, at, &header, buf)
+    }
+
+    /// What the disk said to a read. Error: `NotNow`, if it did not have to answer.
+    fn read_at(
+        &self,
+        head: &mut [u8],
+        rest: &mut [u8],
+        offset: u64,
+        patience: Patience,
+    ) -> Result<io::Result<usize>> {
+        let file = self.file()?;
+        match patience {
+            Patience::Waits => Ok(file.read_split_at(head, rest, offset)),
+            Patience::Now => file.read_split_now(head, rest, offset).transpose().ok_or(Error::NotNow),
+        }
     }
 
     /// What is wrong at `at`.

@@ -8,7 +8,7 @@
 mod common;
 mod model;
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
 use cas::Kind;
 use common::{
@@ -309,4 +309,27 @@ fn bytes_that_nobody_refers_to_are_not_stored() {
     engine.settle();
     engine.settle();
     assert_eq!(engine.durability().pool.counts(), (0, 0), "no segment is left");
+}
+
+#[test]
+fn who_does_not_wait_reads_what_is_in_memory_and_nothing_else() {
+    let (disk, _engine, session) = start();
+    let written = session.make(ROOT, &name("written"), file()).unwrap().ino;
+    session.write(written, 0, &[7; 8192]).unwrap();
+    for ino in ["small", "big"].map(|path| session.lookup(ROOT, &name(path)).unwrap().ino) {
+        let (mut waited, mut now) = (vec![0; 64 << 10], vec![0; 64 << 10]);
+        // The index is in memory from here on.
+        let len = session.read(ino, 0, &mut waited).unwrap();
+        assert_eq!(session.read_now(ino, 0, &mut now).unwrap(), Some(len));
+        assert_eq!(now[..len], waited[..len]);
+    }
+    disk.is_distant.store(true, Ordering::Relaxed);
+    let small = session.lookup(ROOT, &name("small")).unwrap();
+    disk.take();
+    assert_eq!(session.read_now(small.ino, 0, &mut vec![0; 64 << 10]).unwrap(), None);
+    assert_eq!(disk.take(), Counts::new(), "and asks no disk");
+    assert_eq!(session.read_now(small.ino, small.attrs.size, &mut [0; 9]).unwrap(), Some(0), "its end");
+    // What is not sealed is taken to be in memory.
+    assert_eq!(session.read_now(written, 0, &mut [0; 9]).unwrap(), Some(9));
+    assert_eq!(session.read(small.ino, 0, &mut [0; 9]).unwrap(), 9, "who waits gets it");
 }

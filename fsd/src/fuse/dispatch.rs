@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use cas::Kind;
+use cas::{Kind, disk::Patience};
 use fuser::Notifier;
 use nix::errno::Errno;
 
@@ -80,20 +80,43 @@ impl Dispatch {
         Dispatch { relisting: Some((Relisting::default(), notices, notifier)), ..self }
     }
 
-    /// Carries a request out and puts its reply together in `buffer`.
-    pub fn answer(&self, request: &Request<'_>, buffer: &mut [u8]) -> Answer {
-        let name = Op::of(&request.operation).map(|op| {
-            self.requests.count(op);
-            op.name()
-        });
+    /// Carries a request out and puts its reply together in `buffer`. Who does not wait is told `Later` of a read that has to.
+    pub fn answer(&self, request: &Request<'_>, patience: Patience, buffer: &mut [u8]) -> Answer {
+        if let (Patience::Now, Operation::Read { offset, size }) = (patience, &request.operation) {
+            return self.read_now(request, *offset, *size, buffer);
+        }
+        let name = self.count(&request.operation);
         let caller = Caller { ino: request.header.nodeid, uid: request.header.uid, gid: request.header.gid };
         match self.carry_out(caller, &request.operation, &mut Reply::new(buffer)) {
             Ok(answer) => answer,
             Err(Failure::Errno(errno)) => Answer::Failed(errno),
-            Err(Failure::Engine(error)) => {
-                Answer::Failed(report(name.unwrap_or("unknown"), caller.ino, &error))
-            }
+            Err(Failure::Engine(error)) => Answer::Failed(report(name, caller.ino, &error)),
         }
+    }
+
+    /// A read that is counted when it is carried out, by whomever.
+    fn read_now(&self, request: &Request<'_>, offset: u64, size: u32, buffer: &mut [u8]) -> Answer {
+        let ino = request.header.nodeid;
+        let size = buffer.len().min(size as usize);
+        let read = self.session.read_now(ino, offset, &mut buffer[..size]);
+        if matches!(read, Ok(None)) {
+            return Answer::Later;
+        }
+        let name = self.count(&request.operation);
+        if offset == 0 {
+            self.reading(ino);
+        }
+        match read {
+            Ok(len) => Answer::Done(len.unwrap_or_default()),
+            Err(error) => Answer::Failed(report(name, ino, &error)),
+        }
+    }
+
+    /// One more of this operation; its name.
+    fn count(&self, operation: &Operation<'_>) -> &'static str {
+        let Some(op) = Op::of(operation) else { return "unknown" };
+        self.requests.count(op);
+        op.name()
     }
 
     fn carry_out(&self, caller: Caller, operation: &Operation<'_>, reply: &mut Reply<'_>) -> Outcome {

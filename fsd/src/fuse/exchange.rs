@@ -2,6 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use cas::disk::Patience;
 use nix::errno::Errno;
 use zerocopy::IntoBytes;
 
@@ -49,17 +50,19 @@ pub(super) fn exchange(
     };
     let is_last = matches!(&request, Ok(Request { operation: Operation::Destroy, .. }));
     let unique = request.as_ref().map_or_else(|header| header.unique, |request| request.header.unique);
-    let answer = carry_out(dispatch, &request, &mut reply[size_of::<OutHeader>()..]);
+    let answer = carry_out(dispatch, &request, Patience::Waits, &mut reply[size_of::<OutHeader>()..]);
     let Some(header) = header_of(&answer, unique) else { return Ok(Next::Silence) };
     reply[..size_of::<OutHeader>()].copy_from_slice(header.as_bytes());
     let len = header.len as usize;
     Ok(if is_last { Next::Last(len) } else { Next::Reply(len) })
 }
 
-/// Carries out a request, or what parsing made of it, and puts what stands behind the header of the reply into `payload`.
+/// Carries out a request, or what parsing made of it, and puts what stands behind the header of the reply into `payload`. Only
+/// who does not wait is told `Later`.
 pub(super) fn carry_out(
     dispatch: &Dispatch,
     request: &Result<Request<'_>, InHeader>,
+    patience: Patience,
     payload: &mut [u8],
 ) -> Answer {
     let request = match request {
@@ -70,7 +73,7 @@ pub(super) fn carry_out(
         }
     };
     // A panic is a mistake of ours. Who asked hears of it; the others go on.
-    let answer = catch_unwind(AssertUnwindSafe(|| dispatch.answer(request, payload)));
+    let answer = catch_unwind(AssertUnwindSafe(|| dispatch.answer(request, patience, payload)));
     answer.unwrap_or_else(|_| {
         let InHeader { opcode, nodeid, .. } = request.header;
         tracing::error!(opcode, ino = nodeid, "answered EIO after a panic");
@@ -81,7 +84,7 @@ pub(super) fn carry_out(
 /// What goes in front of a reply; `None` where the kernel waits for none.
 pub(super) fn header_of(answer: &Answer, unique: u64) -> Option<OutHeader> {
     let (error, payload_bytes) = match answer {
-        Answer::None => return None,
+        Answer::None | Answer::Later => return None,
         Answer::Failed(errno) => (-(*errno as i32), 0),
         Answer::Done(bytes) => (0, *bytes),
     };

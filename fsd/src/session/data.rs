@@ -2,7 +2,7 @@
 
 use std::{ops::Range, sync::Arc};
 
-use cas::{Attrs, Store};
+use cas::{Attrs, Store, disk::Patience};
 
 use super::{
     Error, Result,
@@ -52,13 +52,18 @@ type OwnPart = (Range<u64>, Arc<Segment>, u64);
 
 /// Reads a range that lies within the file: fills all of `buf`.
 pub(super) fn fill(store: &Store, file: &FileBody, offset: u64, buf: &mut [u8]) -> Result<()> {
+    fill_with(store, Patience::Waits, file, offset, buf)
+}
+
+/// [`fill`]. What is not sealed was written not long ago, and is as a rule in memory: only for the store `patience` counts.
+fn fill_with(store: &Store, patience: Patience, file: &FileBody, offset: u64, buf: &mut [u8]) -> Result<()> {
     for (range, origin) in file.origins(offset..offset + buf.len() as u64) {
         let part = &mut buf[(range.start - offset) as usize..(range.end - offset) as usize];
         match origin {
             Origin::Hole => part.fill(0),
             Origin::Segment { segment, offset, .. } => segment.read(part, offset)?,
             Origin::Base => match &file.base {
-                Some(blob) => store.read(&blob.content, blob.size, range.start, part)?,
+                Some(blob) => store.read_with(patience, &blob.content, blob.size, range.start, part)?,
                 None => part.fill(0),
             },
         }
@@ -119,11 +124,23 @@ impl State {
 impl Session {
     /// Reads at `offset`; short only at the end of the file. Errors: `IsADirectory`, `Stale`, and what the store says.
     pub fn read(&self, ino: u64, offset: u64, buf: &mut [u8]) -> Result<usize> {
+        self.read_with(Patience::Waits, ino, offset, buf)
+    }
+
+    /// [`Session::read`] for one who does not wait for the disk: `None` if that had to be.
+    pub fn read_now(&self, ino: u64, offset: u64, buf: &mut [u8]) -> Result<Option<usize>> {
+        match self.read_with(Patience::Now, ino, offset, buf) {
+            Err(Error::Store(cas::Error::NotNow)) => Ok(None),
+            read => read.map(Some),
+        }
+    }
+
+    fn read_with(&self, patience: Patience, ino: u64, offset: u64, buf: &mut [u8]) -> Result<usize> {
         // Only the handles are taken under the lock; the bytes are read outside it.
         let found = self.found(&self.state.read(), ino)?;
         let (file, size) = (found.file()?, found.attrs.size);
         let len = (size.saturating_sub(offset)).min(buf.len() as u64) as usize;
-        fill(&self.shared.store, &file, offset, &mut buf[..len])?;
+        fill_with(&self.shared.store, patience, &file, offset, &mut buf[..len])?;
         Ok(len)
     }
 

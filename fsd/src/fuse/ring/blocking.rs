@@ -1,8 +1,9 @@
-//! Threads for requests that wait for the disk by their nature: a ring's thread must not, because every mount's requests from
-//! its CPU would wait with it.
+//! Threads for requests that wait for the disk, by their nature or because what they read is not in memory: a ring's thread must
+//! not, because every mount's requests from its CPU would wait with it.
 
 use std::{io, thread};
 
+use cas::disk::Patience;
 use crossbeam::channel::{Receiver, Sender, unbounded};
 
 use super::{
@@ -53,7 +54,8 @@ impl Blocking {
 fn run(queue: &Receiver<Job>) {
     let mut scratch = Vec::new();
     for Job { mut slot, token, back } in queue {
-        slot.serve(&mut scratch);
+        let served = slot.serve(Patience::Waits, &mut scratch);
+        assert!(served, "who waits gets an answer");
         back.send(Message::Served { slot, token });
     }
 }

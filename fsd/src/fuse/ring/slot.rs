@@ -12,6 +12,7 @@ use std::{
     sync::{Arc, mpsc},
 };
 
+use cas::disk::Patience;
 use libc::iovec;
 use memmap2::{MmapMut, MmapOptions, UncheckedAdvice};
 use nix::errno::Errno;
@@ -90,8 +91,8 @@ impl Slot {
     }
 
     /// Carries out its request and puts the reply in its place. For a slot that is ours. `scratch` is for small arguments: a
-    /// reply overwrites the payload that it came in.
-    pub fn serve(&mut self, scratch: &mut Vec<u8>) {
+    /// reply overwrites the payload that it came in. False: the disk has to be waited for, and the request is as it was.
+    pub fn serve(&mut self, patience: Patience, scratch: &mut Vec<u8>) -> bool {
         let device = Arc::clone(&self.device);
         let (header, payload) = self.parts();
         let arguments = header.fixed;
@@ -105,7 +106,7 @@ impl Slot {
             // Its bytes are taken from where they are.
             let mut reply = [0; SHORT_REPLY_BYTES];
             let parsed = Request::of_parts(request, first, &payload[..others_bytes], device.setxattr_ext);
-            let answer = carry_out(&device.dispatch, &parsed, &mut reply);
+            let answer = carry_out(&device.dispatch, &parsed, patience, &mut reply);
             if let Answer::Done(len) = answer {
                 payload[..len].copy_from_slice(&reply[..len]);
             }
@@ -114,8 +115,11 @@ impl Slot {
             scratch.clear();
             scratch.extend_from_slice(&payload[..others_bytes]);
             let parsed = Request::of_parts(request, first, scratch, device.setxattr_ext);
-            carry_out(&device.dispatch, &parsed, payload)
+            carry_out(&device.dispatch, &parsed, patience, payload)
         };
+        if matches!(answer, Answer::Later) {
+            return false;
+        }
         // Forgets, which nobody replies to, do not come this way.
         let answer = if matches!(answer, Answer::None) { Answer::Failed(Errno::ENOSYS) } else { answer };
         let reply = header_of(&answer, request.unique).unwrap_or_default();
@@ -125,6 +129,7 @@ impl Slot {
         self.last_bytes = others_bytes.max(reply_bytes);
         self.reach = self.reach.max(self.last_bytes);
         self.is_used = true;
+        true
     }
 
     /// Whether a large request has left more memory here than is kept.

@@ -9,6 +9,7 @@ use std::{
     thread,
 };
 
+use cas::disk::Patience;
 use io_uring::{
     IoUring, cqueue,
     squeue::Entry128,
@@ -211,11 +212,10 @@ impl Thread {
             unreachable!("a slot that was given away is not the kernel's")
         };
         self.since_trim += 1;
-        if is_blocking(slot.opcode()) {
+        if is_blocking(slot.opcode()) || !slot.serve(Patience::Now, &mut self.scratch) {
             self.blocking.serve(slot, token, self.own_door.clone());
             return Ok(());
         }
-        slot.serve(&mut self.scratch);
         self.reply(slot, token)
     }
 
