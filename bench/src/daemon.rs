@@ -2,62 +2,80 @@
 
 use std::{
     env,
-    fs::{self, File},
+    fs::{self, File, OpenOptions},
+    os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread,
     time::Duration,
 };
 
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use serde::Deserialize;
 use serde_json::Value;
 
-use crate::{Result, shell};
+use crate::{Result, samples::Requests, shell, stop};
 
 /// How often, 20 ms apart, a new daemon is asked whether it is there, and an old one whether it is gone.
 const TRIES: u32 = 1000;
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// Runs until it is dropped.
 pub(crate) struct Daemon {
     child: Child,
-    binaries: PathBuf,
     dir: PathBuf,
 }
 
 impl Daemon {
     /// Starts one, with state and socket in a new directory.
-    pub(crate) fn start(dir: &Path) -> Result<Daemon> {
+    pub(crate) fn create(dir: &Path) -> Result<Daemon> {
         fs::create_dir(dir)?;
-        let binaries = env::current_exe()?.parent().ok_or("this program is nowhere")?.to_owned();
-        let log = File::create(dir.join("log"))?;
-        let child = Command::new(binaries.join("aetherfsd"))
-            .arg("--state")
-            .arg(dir.join("state"))
-            .arg("--socket")
-            .arg(dir.join("sock"))
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            .spawn()
-            .map_err(|e| {
-                format!(
-                    "{}: {e}; build it: cargo build --release --bins",
-                    binaries.join("aetherfsd").display()
-                )
-            })?;
-        let daemon = Daemon { child, binaries, dir: dir.to_owned() };
+        Daemon::open(dir)
+    }
+
+    fn open(dir: &Path) -> Result<Daemon> {
+        let daemon = Daemon { child: spawn(dir)?, dir: dir.to_owned() };
         for _ in 0..TRIES {
             if daemon.ask(&["list"]).is_ok() {
                 return Ok(daemon);
             }
-            thread::sleep(Duration::from_millis(20));
+            stop::check()?;
+            thread::sleep(PAUSE);
         }
         let log = fs::read_to_string(dir.join("log")).unwrap_or_default();
         Err(format!("the daemon does not answer: {log}").into())
     }
 
+    /// Ends it and starts another one on the same state: all that it had in memory is gone.
+    pub(crate) fn restart(&mut self) -> Result<()> {
+        self.end();
+        *self = Daemon::open(&self.dir)?;
+        Ok(())
+    }
+
+    /// Ends it and gives back what it used.
+    pub(crate) fn remove(self) -> Result<()> {
+        let dir = self.dir.clone();
+        drop(self);
+        shell::remove(&dir)?;
+        shell::settle()
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Where its store, log and segments are.
+    pub(crate) fn state(&self) -> PathBuf {
+        self.dir.join("state")
+    }
+
     /// `aetherctl --json`.
     pub(crate) fn ask(&self, args: &[&str]) -> Result<Value> {
-        let mut command = Command::new(self.binaries.join("aetherctl"));
+        let mut command = Command::new(binary("aetherctl")?);
         let text = shell::run(command.arg("--socket").arg(self.dir.join("sock")).arg("--json").args(args))?;
         Ok(if text.is_empty() { Value::Null } else { serde_json::from_str(&text)? })
     }
@@ -67,7 +85,7 @@ impl Daemon {
     }
 
     /// A new session, and what creating it took in the daemon, in seconds.
-    pub(crate) fn create(&self, from: &str) -> Result<(String, f64)> {
+    pub(crate) fn create_session(&self, from: &str) -> Result<(String, f64)> {
         let answer = self.ask(&["create", "--from", from])?;
         Ok((text(&answer["session"])?, seconds(&answer)?))
     }
@@ -78,34 +96,71 @@ impl Daemon {
         Ok((text(&answer["sessions"][0]["id"])?, seconds(&answer)?))
     }
 
-    /// Mounts it on a directory in the daemon's, which is made if it has to be.
-    pub(crate) fn mount(&self, session: &str, name: &str) -> Result<PathBuf> {
-        let dir = self.dir.join(name);
-        fs::create_dir_all(&dir)?;
-        self.ask(&["mount", session, path(&dir)?])?;
-        Ok(dir)
+    /// Mounts it on a directory, which is made if it has to be; returns what way the requests come.
+    pub(crate) fn mount(&self, session: &str, dir: &Path, options: &[&str]) -> Result<String> {
+        fs::create_dir_all(dir)?;
+        let mut args = vec!["mount", session, path(dir)?];
+        args.extend(options);
+        text(&self.ask(&args)?["transport"])
     }
 
     pub(crate) fn unmount(&self, dir: &Path) -> Result<()> {
         self.ask(&["unmount", path(dir)?]).map(drop)
     }
-}
 
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        let _ = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status();
+    /// What the kernel has asked it since its start.
+    pub(crate) fn requests(&self) -> Result<Requests> {
+        let counts = &self.ask(&["stats"])?["fuse_requests"];
+        Ok(Requests::deserialize(counts)?)
+    }
+
+    fn end(&mut self) {
+        let pid = Pid::from_raw(self.child.id().cast_signed());
+        // If it cannot be told, it is not there any more.
+        let _ = kill(pid, Signal::SIGTERM);
         for _ in 0..TRIES {
             if matches!(self.child.try_wait(), Ok(Some(_))) {
                 return;
             }
-            thread::sleep(Duration::from_millis(20));
+            thread::sleep(PAUSE);
         }
+        eprintln!("aether-bench: the daemon does not end; it is killed");
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-fn path(path: &Path) -> Result<&str> {
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// Whether `aetherctl mount` knows an option.
+pub(crate) fn mount_has(option: &str) -> Result<bool> {
+    let help = shell::run(Command::new(binary("aetherctl")?).args(["mount", "--help"]))?;
+    Ok(help.split_whitespace().any(|word| word == option))
+}
+
+/// A program of the same build.
+fn binary(name: &str) -> Result<PathBuf> {
+    let path = env::current_exe()?.with_file_name(name);
+    match path.exists() {
+        true => Ok(path),
+        false => Err(format!("there is no {}: cargo build --release --bins", path.display()).into()),
+    }
+}
+
+/// In a process group of its own: Ctrl-C on the terminal does not end it before its mounts are idle.
+fn spawn(dir: &Path) -> Result<Child> {
+    let log: File = OpenOptions::new().create(true).append(true).open(dir.join("log"))?;
+    let mut command = Command::new(binary("aetherfsd")?);
+    command.arg("--state").arg(dir.join("state")).arg("--socket").arg(dir.join("sock"));
+    command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).process_group(0);
+    Ok(command.spawn()?)
+}
+
+pub(crate) fn path(path: &Path) -> Result<&str> {
     path.to_str().ok_or_else(|| format!("{}: not UTF-8", path.display()).into())
 }
 

@@ -1,63 +1,51 @@
-//! Workloads on a mounted session and on the file system under it, in one run on one machine.
+//! Workloads on mounted sessions, on overlays, and on the file system under them, in one run on one machine.
 //!
-//! The state and the native copy are on one file system of the benchmark's own: an ext4 with a journal on a loop device. The
-//! two sides take turns, so that what else the machine does falls on both. Needs root, and the release's binaries beside
-//! this one.
+//! All state and all copies are on one file system of the benchmark's own: an ext4 with a journal on a loop device. The sides
+//! take turns, so that what else the machine does falls on all. Needs root, and the release's binaries beside this one.
 
 #![forbid(unsafe_code)]
 
+mod args;
 mod clock;
 mod daemon;
+mod kernel;
 mod machine;
+mod mount;
+mod noise;
+mod plot;
+mod process;
+mod progress;
+mod publish;
 mod report;
+mod repository;
 mod samples;
+mod scale;
 mod shell;
+mod sides;
+mod stage;
+mod stop;
+mod tree;
+mod turn;
 mod volume;
 mod workloads;
 
-use std::{error::Error, fs, path::PathBuf, process::ExitCode};
+use std::{error::Error, fs, path::Path, process::ExitCode};
 
-use clap::{Parser, ValueEnum};
+use clap::Parser;
 
+use args::Args;
+use kernel::Parameter;
 use machine::Machine;
+use progress::Progress;
 use report::Report;
+use scale::Scale;
+use stage::Stage;
 use volume::Volume;
-use workloads::Bench;
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
-/// Measure a mounted session against the file system under it
-#[derive(Parser)]
-#[command(name = "aether-bench", version)]
-struct Args {
-    /// The tree to work on; it is only read
-    #[arg(long, value_name = "DIR", default_value = "/usr/share")]
-    tree: PathBuf,
-    /// How often each side is measured
-    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
-    rounds: u32,
-    /// Write the report as JSON, raw samples included
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
-    /// One group of workloads alone
-    #[arg(long, value_name = "NAME")]
-    only: Option<Group>,
-    /// Where the benchmark's file system is made, in a directory that is removed in the end; what lies below it counts
-    #[arg(long, value_name = "DIR", default_value = "/var/tmp")]
-    work: PathBuf,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Group {
-    /// Import against `cp -a`
-    Import,
-    /// Create and fork, at depths and with changes
-    Lifecycle,
-    /// find and grep, in a new mount and again
-    Scan,
-    /// untar, rm -r, small and large writes
-    Write,
-}
+/// FUSE over io_uring is offered to mounts only while this says Y.
+const ENABLE_URING: &str = "/sys/module/fuse/parameters/enable_uring";
 
 fn main() -> ExitCode {
     match run(&Args::parse()) {
@@ -70,30 +58,46 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> Result<()> {
-    let tree = args.tree.canonicalize().map_err(|e| format!("{}: {e}", args.tree.display()))?;
+    if !nix::unistd::geteuid().is_root() {
+        return Err("only root can mount and drop caches".into());
+    }
+    stop::on_signals()?;
+    // The daemon may not have the transport, or the kernel may not: the sides find out.
+    let _enable_uring = Parameter::set(Path::new(ENABLE_URING), "Y").ok();
+    let report = measure(args)?;
+    let out = match &args.out {
+        Some(dir) => dir.clone(),
+        None => tree::cache()?.with_file_name("bench"),
+    };
+    fs::create_dir_all(&out).map_err(|e| format!("{}: {e}", out.display()))?;
+    fs::write(out.join("samples.json"), report.json()?)?;
+    fs::write(out.join("report.md"), report.markdown("")?)?;
+    let plots = report.plots()?;
+    for plot in &plots {
+        fs::write(out.join(&plot.name), &plot.svg)?;
+    }
+    print!("{}", report.markdown("")?);
+    eprintln!("written: {}", out.display());
+    match args.publish {
+        true => publish::run(&report, &plots),
+        false => Ok(()),
+    }
+}
+
+fn measure(args: &Args) -> Result<Report> {
+    let scale = if args.quick { &Scale::QUICK } else { &Scale::FULL };
+    let progress = Progress::start();
+    progress.say("looking at the tree");
+    let source = tree::source(args.tree.as_deref(), args.quick)?;
     let work = tempfile::Builder::new().prefix("aether-bench.").tempdir_in(&args.work)?;
-    let tree_bytes = shell::bytes_of(&tree)?;
-    let volume = Volume::create(work.path(), tree_bytes)?;
-    let mut report = Report::new(Machine::describe()?, &tree, tree_bytes, args.rounds, volume.describe());
-    eprintln!("copying {} to the benchmark's file system", tree.display());
-    let bench = Bench::new(volume.root(), &tree, args.rounds)?;
-    let wanted = |group| args.only.is_none_or(|only| only == group);
-    if wanted(Group::Import) {
-        report.extend(workloads::import::run(&bench)?);
-    }
-    if wanted(Group::Lifecycle) {
-        report.extend(workloads::lifecycle::run(&bench)?);
-    }
-    if wanted(Group::Scan) {
-        report.extend(workloads::scan::run(&bench)?);
-    }
-    if wanted(Group::Write) {
-        report.extend(workloads::write::run(&bench)?);
-    }
+    let source_bytes = shell::bytes_of(&source)?;
+    // Declared first, so unmounted last.
+    let volume = Volume::create(work.path(), scale.volume_bytes_min, source_bytes)?;
+    let stage = Stage::create(volume.root(), &source, scale, args.rounds(), progress)?;
+    let mut samples = Vec::new();
+    let missing = workloads::run(&stage, args, &mut samples)?;
+    let report = Report::new(Machine::describe()?, &stage, volume.describe(), args, missing, samples);
+    drop(stage);
     volume.remove()?;
-    print!("{}", report.markdown()?);
-    if let Some(path) = &args.json {
-        fs::write(path, report.json()?).map_err(|e| format!("{}: {e}", path.display()))?;
-    }
-    Ok(())
+    Ok(report)
 }

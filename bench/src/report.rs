@@ -1,84 +1,167 @@
 //! The report: Markdown for people, JSON for later comparisons.
 
-use std::{
-    fmt::{self, Write},
-    path::Path,
-};
+use std::fmt::{self, Write};
 
+use clap::ValueEnum;
 use serde::Serialize;
 
 use crate::{
     Result,
+    args::{Args, Group},
     machine::Machine,
-    samples::{Samples, Spread},
+    plot::{self, Plot},
+    samples::{NATIVE, Row, Sample, Spread, Unit, Usage, rows, sides},
+    sides::Missing,
+    stage::Stage,
 };
+
+/// Opcodes named in a line.
+const OPCODES_MAX: usize = 6;
 
 #[derive(Serialize)]
 pub(crate) struct Report {
     machine: Machine,
     tree: String,
+    tree_files: u64,
     tree_bytes: u64,
     rounds: u32,
+    quick: bool,
     file_system: String,
-    /// Seconds.
-    samples: Vec<Samples>,
+    missing: Vec<Missing>,
+    samples: Vec<Sample>,
 }
 
 impl Report {
     pub(crate) fn new(
         machine: Machine,
-        tree: &Path,
-        tree_bytes: u64,
-        rounds: u32,
+        stage: &Stage,
         file_system: String,
+        args: &Args,
+        missing: Vec<Missing>,
+        samples: Vec<Sample>,
     ) -> Report {
-        let tree = tree.display().to_string();
-        Report { machine, tree, tree_bytes, rounds, file_system, samples: Vec::new() }
+        Report {
+            machine,
+            tree: stage.tree.name.clone(),
+            tree_files: stage.tree.files,
+            tree_bytes: stage.tree.bytes,
+            rounds: stage.rounds,
+            quick: args.quick,
+            file_system,
+            missing,
+            samples,
+        }
     }
 
-    pub(crate) fn extend(&mut self, samples: Vec<Samples>) {
-        self.samples.extend(samples);
+    pub(crate) fn plots(&self) -> Result<Vec<Plot>> {
+        let groups = Group::value_variants().iter();
+        let plots: Result<Vec<_>> = groups.map(|group| plot::of(&self.samples, *group)).collect();
+        Ok(plots?.into_iter().flatten().collect())
     }
 
     pub(crate) fn json(&self) -> Result<String> {
         Ok(serde_json::to_string_pretty(self)? + "\n")
     }
 
-    pub(crate) fn markdown(&self) -> Result<String> {
+    /// With the plots in a directory: `plots` goes before their names.
+    pub(crate) fn markdown(&self, plots: &str) -> Result<String> {
         let mut out = self.machine.markdown();
-        writeln!(out, "- tree: {}, {} MiB; {} rounds", self.tree, self.tree_bytes >> 20, self.rounds)?;
-        writeln!(out, "- state and native copy on: {}\n", self.file_system)?;
-        writeln!(out, "| work | native | AetherFS | ratio: min / median / max |\n|---|---|---|---|")?;
-        for line in &self.samples {
-            let native = Spread::of(&line.native).map_or("-".into(), times);
-            let aether = Spread::of(&line.aether).map_or("-".into(), times);
-            let ratio = line
-                .ratios()
-                .map_or("-".into(), |r| format!("{:.2} / {:.2} / {:.2}", r.min, r.median, r.max));
-            writeln!(out, "| {} | {native} | {aether} | {ratio} |", line.name)?;
+        let mib = self.tree_bytes >> 20;
+        writeln!(out, "- tree: {}, {} files, {mib} MiB; {} rounds", self.tree, self.tree_files, self.rounds)?;
+        writeln!(out, "- everything on: {}", self.file_system)?;
+        if self.quick {
+            writeln!(out, "- `--quick`: too little of everything to say how fast it is")?;
         }
-        writeln!(out, "\nRaw samples, in seconds:\n\n```json")?;
-        for line in &self.samples {
-            writeln!(out, "{}", serde_json::to_string(line)?)?;
+        for Missing { what, why } in &self.missing {
+            writeln!(out, "- not measured: {what} ({why})")?;
         }
-        writeln!(out, "```")?;
+        writeln!(
+            out,
+            "\nCells are min / median / max: of {NATIVE} the value; of the others the ratio to it, round by"
+        )?;
+        writeln!(out, "round, or their own value with its unit where {NATIVE} has none.")?;
+        for group in Group::value_variants() {
+            let rows = rows(&self.samples, *group);
+            if !rows.is_empty() {
+                self.section(&mut out, *group, &rows, plots)?;
+            }
+        }
         Ok(out)
+    }
+
+    fn section(&self, out: &mut String, group: Group, rows: &[Row<'_>], plots: &str) -> Result<()> {
+        let sides = sides(rows);
+        writeln!(out, "\n## {}: {}\n", group.name(), group.help())?;
+        writeln!(out, "| work | {} |\n|---|{}", sides.join(" | "), "---|".repeat(sides.len()))?;
+        for row in rows {
+            let cells: Vec<_> = sides.iter().map(|side| cell(row, side)).collect();
+            writeln!(out, "| {} | {} |", row.title(), cells.join(" | "))?;
+        }
+        for plot in plot::of(&self.samples, group)? {
+            writeln!(out, "\n![{}]({plots}{})", group.help(), plot.name)?;
+        }
+        let served: Vec<_> = rows.iter().flat_map(|row| served(row, &sides)).collect();
+        if !served.is_empty() {
+            writeln!(
+                out,
+                "\n| in the daemon, last round | side | CPU | requests | of them |\n|---|---|---|---|---|"
+            )?;
+            for line in served {
+                writeln!(out, "{line}")?;
+            }
+        }
+        Ok(())
     }
 }
 
-fn times(spread: Spread) -> String {
-    format!("{} / {} / {}", Seconds(spread.min), Seconds(spread.median), Seconds(spread.max))
+fn cell(row: &Row<'_>, side: &str) -> String {
+    let ratio = row.ratio(side).filter(|_| side != NATIVE);
+    match (ratio, row.spread(side)) {
+        (Some(Spread { min, median, max }), _) => format!("{min:.2} / **{median:.2}** / {max:.2}"),
+        (None, Some(spread)) => {
+            let [min, median, max] =
+                [spread.min, spread.median, spread.max].map(|value| Quantity(row.unit, value));
+            format!("{min} / **{median}** / {max}")
+        }
+        (None, None) => "-".into(),
+    }
+}
+
+fn served(row: &Row<'_>, sides: &[&str]) -> Vec<String> {
+    let line = |side: &&str| {
+        let usage = row.of(side).filter_map(|sample| sample.daemon.as_ref()).last()?;
+        let total: u64 = usage.requests.values().sum();
+        let (cpu, total) = (
+            Quantity(Unit::Seconds, usage.cpu_seconds),
+            if total == 0 { "-".into() } else { total.to_string() },
+        );
+        Some(format!("| {} | {side} | {cpu} | {total} | {} |", row.title(), opcodes(usage)))
+    };
+    sides.iter().filter_map(line).collect()
+}
+
+/// The most frequent ones.
+fn opcodes(usage: &Usage) -> String {
+    let mut counts: Vec<_> = usage.requests.iter().collect();
+    counts.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
+    let words: Vec<_> =
+        counts.iter().take(OPCODES_MAX).map(|(opcode, count)| format!("{opcode} {count}")).collect();
+    words.join(", ")
 }
 
 /// In the unit that reads best.
-struct Seconds(f64);
+pub(crate) struct Quantity(pub(crate) Unit, pub(crate) f64);
 
-impl fmt::Display for Seconds {
+impl fmt::Display for Quantity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            s if s < 1e-3 => write!(f, "{:.0} us", s * 1e6),
-            s if s < 1.0 => write!(f, "{:.1} ms", s * 1e3),
-            s => write!(f, "{s:.2} s"),
+        match (self.0, self.1) {
+            (Unit::Seconds, 0.0) => write!(f, "0"),
+            (Unit::Seconds, s) if s < 1e-5 => write!(f, "{:.2} us", s * 1e6),
+            (Unit::Seconds, s) if s < 1e-3 => write!(f, "{:.0} us", s * 1e6),
+            (Unit::Seconds, s) if s < 1.0 => write!(f, "{:.1} ms", s * 1e3),
+            (Unit::Seconds, s) => write!(f, "{s:.2} s"),
+            (Unit::Bytes, bytes) if bytes < 1024.0 * 1024.0 => write!(f, "{:.0} KiB", bytes / 1024.0),
+            (Unit::Bytes, bytes) => write!(f, "{:.1} MiB", bytes / 1024.0 / 1024.0),
         }
     }
 }
@@ -86,10 +169,28 @@ impl fmt::Display for Seconds {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::samples::tests::sample;
 
     #[test]
-    fn times_have_units() {
-        let all = [0.000_012, 0.0034, 0.56, 7.89].map(|s| Seconds(s).to_string());
-        assert_eq!(all, ["12 us", "3.4 ms", "560.0 ms", "7.89 s"]);
+    fn quantities_have_units() {
+        let times =
+            [0.000_001_5, 0.000_12, 0.0034, 0.56, 7.89].map(|s| Quantity(Unit::Seconds, s).to_string());
+        assert_eq!(times, ["1.50 us", "120 us", "3.4 ms", "560.0 ms", "7.89 s"]);
+        let sizes = [2048.0, 3_145_728.0].map(|bytes| Quantity(Unit::Bytes, bytes).to_string());
+        assert_eq!(sizes, ["2 KiB", "3.0 MiB"]);
+    }
+
+    #[test]
+    fn cells_are_values_or_ratios() {
+        let samples = [
+            sample("find", NATIVE, 0, 2.0),
+            sample("find", "aether", 0, 3.0),
+            sample("fork", "aether", 0, 0.5),
+        ];
+        let rows = rows(&samples, Group::Scan);
+        assert_eq!(cell(&rows[0], NATIVE), "2.00 s / **2.00 s** / 2.00 s");
+        assert_eq!(cell(&rows[0], "aether"), "1.50 / **1.50** / 1.50");
+        assert_eq!(cell(&rows[1], "aether"), "500.0 ms / **500.0 ms** / 500.0 ms");
+        assert_eq!(cell(&rows[1], NATIVE), "-");
     }
 }

@@ -1,32 +1,59 @@
 //! A tree goes into a new store, against `cp -a`, from the same warm copy.
 
-use super::{Bench, copy, progress, remove};
-use crate::{Result, clock, daemon::Daemon, samples::Samples, shell};
+use super::AETHER;
+use crate::{
+    Result,
+    args::Group,
+    clock,
+    daemon::Daemon,
+    samples::{NATIVE, Sample, Unit},
+    shell,
+    stage::Stage,
+    stop,
+};
 
-pub(crate) fn run(bench: &Bench) -> Result<Vec<Samples>> {
-    let mut plain = Samples::new("import, against `cp -a`");
-    // An import is over when everything is on the disk.
-    let mut synced = Samples::new("import, against `cp -a` and `sync`");
-    let mut again = Samples::new("import of the same tree again, against `cp -a`");
-    for round in 0..bench.rounds {
-        progress("import", round, bench);
-        let target = bench.root.join("copy");
-        shell::settle()?;
-        let copied = clock::seconds(|| copy(&bench.native, &target))?;
-        let settled = copied + clock::seconds(shell::settle)?;
-        remove(&target)?;
-        shell::settle()?;
-
-        let daemon = Daemon::start(&bench.root.join("import"))?;
-        let imported = clock::seconds(|| daemon.import(&bench.native).map(drop))?;
-        let repeated = clock::seconds(|| daemon.import(&bench.native).map(drop))?;
-        bench.end(daemon, "import")?;
-        for (samples, native, aether) in
-            [(&mut plain, copied, imported), (&mut synced, settled, imported), (&mut again, copied, repeated)]
-        {
-            samples.native.push(native);
-            samples.aether.push(aether);
+pub(crate) fn run(stage: &Stage, samples: &mut Vec<Sample>) -> Result<()> {
+    stage.progress.expect(u64::from(stage.rounds));
+    for round in 0..stage.rounds {
+        stop::check()?;
+        stage.progress.step(&format!("import, round {}/{}", round + 1, stage.rounds));
+        let mut put = |work: &str, side: &str, value| {
+            let (work, side) = (work.to_owned(), side.to_owned());
+            let (group, unit) = (Group::Import, Unit::Seconds);
+            samples.push(Sample { group, work, side, round, unit, value, at: None, daemon: None });
+        };
+        let (copied, settled) = copy(stage)?;
+        let (imported, repeated) = import(stage)?;
+        // An import is over when everything is on the disk.
+        for (work, native, aether) in [
+            ("import, against `cp -a`", copied, imported),
+            ("import, against `cp -a` and `sync`", settled, imported),
+            ("import of what is there already, against `cp -a`", copied, repeated),
+        ] {
+            put(work, NATIVE, native);
+            put(work, AETHER, aether);
         }
     }
-    Ok(vec![plain, synced, again])
+    Ok(())
+}
+
+/// Without and with the time until all is on the disk.
+fn copy(stage: &Stage) -> Result<(f64, f64)> {
+    let target = stage.volume.join("copy");
+    shell::read_all(&[&stage.tree.root])?;
+    shell::settle()?;
+    let copied = clock::seconds(|| shell::copy(&stage.tree.root, &target))?;
+    let settled = copied + clock::seconds(shell::settle)?;
+    shell::remove(&target)?;
+    shell::settle()?;
+    Ok((copied, settled))
+}
+
+/// The first time and again.
+fn import(stage: &Stage) -> Result<(f64, f64)> {
+    let daemon = Daemon::create(&stage.volume.join("import"))?;
+    let import = || daemon.import(&stage.tree.root).map(drop);
+    let times = (clock::seconds(import)?, clock::seconds(import)?);
+    daemon.remove()?;
+    Ok(times)
 }

@@ -1,73 +1,76 @@
-//! What is measured: a group a file. Each returns the report's lines.
+//! What is measured: a group a file.
 
-pub(crate) mod import;
-pub(crate) mod lifecycle;
-pub(crate) mod scan;
-pub(crate) mod write;
+mod cargo;
+mod fork;
+mod forks;
+mod git;
+mod import;
+mod kernel;
+mod latency;
+mod memory;
+mod read;
+mod scan;
+mod write;
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::Command,
+use crate::{
+    Result,
+    args::{Args, Group},
+    samples::Sample,
+    sides::{Missing, Sides},
+    stage::Stage,
+    turn::{Workload, missing},
 };
 
-use crate::{Result, clock, daemon::Daemon, samples::Samples, shell};
+/// The side's name where it does not matter how a session is mounted.
+const AETHER: &str = "aether";
 
-/// What the workloads share.
-pub(crate) struct Bench {
-    /// The volume.
-    root: PathBuf,
-    /// The tree's copy on it.
-    native: PathBuf,
-    rounds: u32,
-}
+/// By all sides in turns.
+const WORKLOADS: &[&Workload] = &[
+    &scan::WORKLOAD,
+    &git::WORKLOAD,
+    &write::WORKLOAD,
+    &read::WORKLOAD,
+    &latency::WORKLOAD,
+    &memory::WORKLOAD,
+    &forks::WORKLOAD,
+    &cargo::WORKLOAD,
+    &kernel::WORKLOAD,
+];
 
-impl Bench {
-    /// Copies the tree to the volume.
-    pub(crate) fn new(root: &Path, tree: &Path, rounds: u32) -> Result<Bench> {
-        let native = root.join("native");
-        copy(tree, &native)?;
-        shell::settle()?;
-        Ok(Bench { root: root.to_owned(), native, rounds })
+/// Does all that is wanted; returns what could not be measured.
+pub(crate) fn run(stage: &Stage, args: &Args, samples: &mut Vec<Sample>) -> Result<Vec<Missing>> {
+    let mut absent = Vec::new();
+    if args.wants(Group::Import) {
+        import::run(stage, samples)?;
     }
-
-    /// A daemon with the tree imported, and the snapshot.
-    fn imported(&self, name: &str) -> Result<(Daemon, String)> {
-        let daemon = Daemon::start(&self.root.join(name))?;
-        let snapshot = daemon.import(&self.native)?;
-        shell::settle()?;
-        Ok((daemon, snapshot))
+    if args.wants(Group::Fork) {
+        fork::run(stage, samples)?;
     }
-
-    /// Stops a daemon and gives back what it used.
-    fn end(&self, daemon: Daemon, name: &str) -> Result<()> {
-        drop(daemon);
-        remove(&self.root.join(name))?;
-        shell::settle()
+    let mut wanted: Vec<&Workload> =
+        WORKLOADS.iter().copied().filter(|work| args.wants(work.group)).collect();
+    wanted.retain(|work| match why_not(stage, work.group) {
+        Some(why) => {
+            absent.push(missing(work.group, why));
+            false
+        }
+        None => true,
+    });
+    if !wanted.is_empty() {
+        stage.progress.say("preparing the sides");
+        let mut sides = Sides::create(&stage.tree.root, &stage.volume)?;
+        absent.append(&mut sides.missing);
+        for workload in wanted {
+            workload.run(stage, &mut sides.all, samples)?;
+        }
     }
+    Ok(absent)
 }
 
-/// Does the same on both sides, and puts down what each took.
-fn both(
-    samples: &mut Samples,
-    native: &Path,
-    aether: &Path,
-    work: impl Fn(&Path) -> Result<()>,
-) -> Result<()> {
-    samples.native.push(clock::seconds(|| work(native))?);
-    samples.aether.push(clock::seconds(|| work(aether))?);
-    Ok(())
-}
-
-/// Shows on stderr how far the run is.
-fn progress(what: &str, round: u32, bench: &Bench) {
-    eprintln!("{what}: round {} of {}", round + 1, bench.rounds);
-}
-
-fn copy(from: &Path, to: &Path) -> Result<()> {
-    shell::run(Command::new("cp").args(["-a", "--"]).arg(from).arg(to)).map(drop)
-}
-
-fn remove(dir: &Path) -> Result<()> {
-    fs::remove_dir_all(dir).map_err(|e| format!("removing {}: {e}", dir.display()).into())
+/// What a group lacks here.
+fn why_not(stage: &Stage, group: Group) -> Option<String> {
+    match group {
+        Group::Kernel if !kernel::is_kernel(&stage.tree.root) => Some("the tree is no kernel".into()),
+        Group::Cargo => cargo::sources().err().map(|e| e.to_string()),
+        _ => None,
+    }
 }

@@ -1,40 +1,54 @@
-//! The whole tree is looked at: `find -size`, and `grep -r` in a new mount and again. The store is in the page cache.
+//! The whole tree is looked at: `find -size` and `grep -r`, without any cache, in a new mount, and warm.
 
 use std::{path::Path, process::Command};
 
-use super::{Bench, both, progress};
-use crate::{Result, samples::Samples, shell};
+use crate::{
+    Result,
+    args::Group,
+    shell,
+    turn::{Turn, Workload, nothing},
+};
 
-pub(crate) fn run(bench: &Bench) -> Result<Vec<Samples>> {
-    let mut cold_find = Samples::new("`find -size`, new mount, against warm");
-    let mut find_again = Samples::new("`find -size`, warm");
-    let mut passes =
-        ["first", "second", "third"].map(|nth| Samples::new(format!("`grep -r`, new mount, {nth} pass")));
-    let (daemon, snapshot) = bench.imported("scan")?;
-    let (session, _) = daemon.create(&snapshot)?;
-    // Warms the native side, which stays as it is; the other side begins with a new mount in every round.
-    grep(&bench.native)?;
-    find(&bench.native)?;
-    for round in 0..bench.rounds {
-        progress("scan", round, bench);
-        let dir = daemon.mount(&session, "mnt")?;
-        both(&mut cold_find, &bench.native, &dir, find)?;
-        daemon.unmount(&dir)?;
-        daemon.mount(&session, "mnt")?;
-        for pass in &mut passes {
-            both(pass, &bench.native, &dir, grep)?;
-        }
-        both(&mut find_again, &bench.native, &dir, find)?;
-        daemon.unmount(&dir)?;
-    }
-    bench.end(daemon, "scan")?;
-    Ok([cold_find, find_again].into_iter().chain(passes).collect())
+pub(crate) const WORKLOAD: Workload = Workload {
+    group: Group::Scan,
+    prepare: nothing,
+    steps: &[cold_find, cold_grep, new_find, new_grep],
+    finish: nothing,
+};
+
+fn cold_find(turn: &mut Turn<'_>) -> Result<()> {
+    turn.side.cold()?;
+    turn.time("`find -size`, no cache", find)
 }
 
-fn find(dir: &Path) -> Result<()> {
-    shell::search(Command::new("find").arg(dir).args(["-size", "+1000k"]))
+fn cold_grep(turn: &mut Turn<'_>) -> Result<()> {
+    turn.side.cold()?;
+    turn.time("`grep -r`, no cache", grep)
 }
 
-fn grep(dir: &Path) -> Result<()> {
-    shell::search(Command::new("grep").args(["-r", "-e", "a string that is in no file of any tree"]).arg(dir))
+fn new_find(turn: &mut Turn<'_>) -> Result<()> {
+    turn.side.renew()?;
+    turn.time("`find -size`, new mount", find)?;
+    find(&turn.root())?;
+    turn.time("`find -size`, warm", find)
+}
+
+/// Three passes: a daemon may go on learning in the second, and the kernel asks for attributes again after a first read.
+fn new_grep(turn: &mut Turn<'_>) -> Result<()> {
+    turn.side.renew()?;
+    turn.time("`grep -r`, new mount", grep)?;
+    turn.time("`grep -r`, new mount, second pass", grep)?;
+    turn.time("`grep -r`, warm", grep)
+}
+
+pub(super) fn find(dir: &Path) -> Result<()> {
+    shell::search(Command::new("find").arg(dir).args(["-name", ".git", "-prune", "-o", "-size", "+1000k"]))
+}
+
+/// The sources alone: what git made of them is loose objects that nobody greps.
+pub(super) fn grep(dir: &Path) -> Result<()> {
+    let mut grep = Command::new("grep");
+    shell::search(
+        grep.args(["-r", "--exclude-dir=.git", "-e", "a string that is in no file of any tree"]).arg(dir),
+    )
 }

@@ -1,0 +1,54 @@
+//! What the kernel is told: to drop its caches, and a module's parameter for the time of a run.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use crate::{Result, shell};
+
+/// Drops the page cache, directory entries and inodes. Of dirty pages it drops none: they are written out first.
+pub(crate) fn drop_caches() -> Result<()> {
+    shell::settle()?;
+    Ok(fs::write("/proc/sys/vm/drop_caches", "3")?)
+}
+
+/// A parameter that was changed; put back when this is dropped.
+pub(crate) struct Parameter {
+    path: PathBuf,
+    before: String,
+}
+
+impl Parameter {
+    pub(crate) fn set(path: &Path, value: &str) -> Result<Parameter> {
+        let name = |e| format!("{}: {e}", path.display());
+        let before = fs::read_to_string(path).map_err(name)?;
+        fs::write(path, value).map_err(name)?;
+        Ok(Parameter { path: path.to_owned(), before })
+    }
+}
+
+impl Drop for Parameter {
+    fn drop(&mut self) {
+        if let Err(e) = fs::write(&self.path, &self.before) {
+            eprintln!("aether-bench: {} could not be put back to {}: {e}", self.path.display(), self.before);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_parameter_is_put_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("parameter");
+        fs::write(&path, "N\n").unwrap();
+        let parameter = Parameter::set(&path, "Y").unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "Y");
+        drop(parameter);
+        assert_eq!(fs::read_to_string(&path).unwrap(), "N\n");
+        assert!(Parameter::set(&dir.path().join("none"), "Y").is_err());
+    }
+}

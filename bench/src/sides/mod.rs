@@ -1,0 +1,130 @@
+//! The sides: each has the same tree mounted, and the same is done to it.
+
+mod aether;
+mod fuse_overlay;
+mod native;
+mod overlay;
+
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use crate::{
+    Result, kernel,
+    process::Process,
+    samples::{Requests, Usage},
+    shell,
+};
+
+/// A tree that is prepared and mounted, until it is dropped.
+pub(crate) trait Side {
+    fn name(&self) -> &str;
+
+    /// Where the tree is. Stays the same.
+    fn root(&self) -> &Path;
+
+    fn mount(&mut self) -> Result<()>;
+
+    /// What was written stays.
+    fn unmount(&mut self) -> Result<()>;
+
+    /// Ends what remembers anything outside the kernel, and starts it again; while nothing is mounted.
+    fn restart(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    /// The directories whose files the mount's bytes come from.
+    fn backing(&self) -> Vec<PathBuf>;
+
+    /// Has what was written become what a mount starts from, where there is a difference.
+    fn seal(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    /// Mounts more trees like this one, which share everything but what is written from now on. How long it took is for
+    /// the caller to measure.
+    fn fork(&mut self, count: u32) -> Result<Vec<PathBuf>>;
+
+    fn discard_forks(&mut self) -> Result<()>;
+
+    /// The process that answers for the file system, if there is one.
+    fn server(&self) -> Option<u32> {
+        None
+    }
+
+    /// Whether the same process answers for its forks, too.
+    fn serves_forks(&self) -> bool {
+        false
+    }
+
+    /// What that process was asked since its start.
+    fn requests(&self) -> Result<Requests> {
+        Ok(Requests::new())
+    }
+}
+
+impl dyn Side + '_ {
+    /// No cache anywhere.
+    pub(crate) fn cold(&mut self) -> Result<()> {
+        self.unmount()?;
+        self.restart()?;
+        kernel::drop_caches()?;
+        self.mount()
+    }
+
+    /// A new mount, of which the kernel knows nothing, over bytes that are in the page cache.
+    pub(crate) fn renew(&mut self) -> Result<()> {
+        self.unmount()?;
+        let backing = self.backing();
+        shell::read_all(&backing.iter().map(PathBuf::as_path).collect::<Vec<_>>())?;
+        self.mount()
+    }
+
+    /// Does something, and finds out what that took in the server.
+    pub(crate) fn with_usage<T>(&self, work: impl FnOnce(&Path) -> Result<T>) -> Result<(T, Option<Usage>)> {
+        let Some(pid) = self.server() else {
+            return Ok((work(self.root())?, None));
+        };
+        let state = || Ok::<_, Box<dyn std::error::Error>>((Process::read(pid)?, self.requests()?));
+        let before = state()?;
+        let done = work(self.root())?;
+        Ok((done, Some(Usage::between(before, state()?))))
+    }
+}
+
+/// Something that is not here, and why.
+#[derive(Serialize)]
+pub(crate) struct Missing {
+    pub(crate) what: String,
+    pub(crate) why: String,
+}
+
+/// All that can be had here, the native one first, and those that cannot.
+pub(crate) struct Sides {
+    pub(crate) all: Vec<Box<dyn Side>>,
+    pub(crate) missing: Vec<Missing>,
+}
+
+impl Sides {
+    /// Of the tree `lower`, in new directories in `dir`. The tree must not be changed as long as they exist.
+    pub(crate) fn create(lower: &Path, dir: &Path) -> Result<Sides> {
+        let mut sides = Sides { all: Vec::new(), missing: Vec::new() };
+        sides.all.push(Box::new(native::Native::create(lower, &dir.join("native"))?));
+        sides.add("overlayfs", overlay::Overlay::create(lower, &dir.join("overlay")));
+        sides.add("fuse-overlayfs", fuse_overlay::FuseOverlay::create(lower, &dir.join("fuse-overlay")));
+        for mode in aether::modes()? {
+            sides.add(mode.name, aether::Aether::create(mode, lower, &dir.join(mode.name.replace(' ', "-"))));
+        }
+        match sides.all.iter().any(|side| side.name().starts_with("aether")) {
+            true => Ok(sides),
+            false => Err(sides.missing.pop().map_or("no AetherFS".into(), |missing| missing.why.into())),
+        }
+    }
+
+    fn add<S: Side + 'static>(&mut self, name: &str, side: Result<S>) {
+        match side {
+            Ok(side) => self.all.push(Box::new(side)),
+            Err(e) => self.missing.push(Missing { what: name.to_owned(), why: e.to_string() }),
+        }
+    }
+}
