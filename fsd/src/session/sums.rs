@@ -1,7 +1,7 @@
 //! Checksums of a segment's bytes: what was written where. Pure: no I/O.
 //!
 //! A sum is of bytes that stay as they were written. Before a place is overwritten in place its sums go, and the log says
-//! so first: bytes may be newer than what a replay knows of them, never older. docs/decisions/0012 says what that leaves.
+//! so first: bytes may be newer than what a replay knows of them, never older. docs/decisions/0011 says what that leaves.
 
 use std::{collections::BTreeMap, ops::Range};
 
