@@ -7,7 +7,7 @@ use std::collections::{HashMap, VecDeque};
 
 use parking_lot::Mutex;
 
-use crate::{Digest, Object};
+use crate::{Digest, Object, hash::KeyedHash};
 
 /// What an entry costs beside its bytes: table, queue, counts, allocator.
 const ENTRY_BYTES: usize = 160;
@@ -22,7 +22,7 @@ pub(crate) struct Cache {
 
 #[derive(Debug, Default)]
 struct Table {
-    objects: HashMap<Digest, Slot>,
+    objects: HashMap<Digest, Slot, KeyedHash>,
     /// Every object once, in the order in which they are looked at for eviction.
     queue: VecDeque<Digest>,
     bytes: usize,

@@ -16,6 +16,15 @@ pub enum Open {
     Create,
 }
 
+/// Whether a read may wait for the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Patience {
+    /// As long as it takes.
+    Waits,
+    /// Not at all: what is not in memory is not read, for who has others to serve.
+    Now,
+}
+
 /// A directory tree of files. Every implementation passes the contract suite in this crate's tests.
 pub trait Disk: Send + Sync + fmt::Debug + 'static {
     /// Opens the file at `path`.
@@ -53,6 +62,20 @@ pub struct Space {
 pub trait DiskFile: Send + Sync + fmt::Debug {
     /// Reads at `offset` up to `buf.len()` bytes; short only at the end of the file.
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize>;
+    /// Reads at `offset` into `head` and, from where that ends, into `rest`: by one call where the system can. Short only at
+    /// the end of the file.
+    fn read_split_at(&self, head: &mut [u8], rest: &mut [u8], offset: u64) -> io::Result<usize> {
+        let read = self.read_at(head, offset)?;
+        if read < head.len() {
+            return Ok(read);
+        }
+        Ok(read + self.read_at(rest, offset + read as u64)?)
+    }
+    /// The same, if the bytes are in memory; `None` if the disk would have to be waited for, with anything in the places. A disk
+    /// that cannot tell waits.
+    fn read_split_now(&self, head: &mut [u8], rest: &mut [u8], offset: u64) -> io::Result<Option<usize>> {
+        self.read_split_at(head, rest, offset).map(Some)
+    }
     /// Writes all of `buf` at `offset`, extending the file where needed.
     fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<()>;
     /// Bytes in the file.
@@ -95,6 +118,16 @@ mod tests {
         assert_eq!(file.read_at(&mut buf, 0).unwrap(), 8);
         assert_eq!(&buf[..8], b"\0\0\0HEllo");
         assert_eq!(file.read_at(&mut buf, 8).unwrap(), 0);
+        for (len, got) in [(3, 5), (5, 7), (6, 8), (9, 8)] {
+            let (mut head, mut rest) = ([9; 2], [9; 9]);
+            assert_eq!(file.read_split_at(&mut head, &mut rest[..len], 0).unwrap(), got);
+            assert_eq!((head, &rest[..got - 2]), ([0; 2], &b"\0HEllo"[..got - 2]));
+        }
+        assert_eq!(file.read_split_at(&mut [9; 2], &mut [9], 7).unwrap(), 1);
+        let (mut head, mut rest) = ([9; 2], [9; 3]);
+        if let Some(read) = file.read_split_now(&mut head, &mut rest, 2).unwrap() {
+            assert_eq!((read, head, rest), (5, *b"\0H", *b"Ell"));
+        }
         assert_eq!(disk.open("a/b/f", Open::Read).unwrap().read_at(&mut buf[..5], 3).unwrap(), 5);
         assert_eq!(&buf[..5], b"HEllo");
 

@@ -19,6 +19,9 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// The disk would have to be waited for, and whoever asked does not wait.
+    #[error("not in memory")]
+    NotNow,
     /// Stored bytes are not what was written.
     #[error("{digest} in {} at byte {offset} is damaged: {reason}; run `aetherctl fsck`", pack.display())]
     Corrupt {

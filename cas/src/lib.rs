@@ -19,6 +19,7 @@ mod fsck;
 pub mod fuzzing;
 mod gate;
 mod gc;
+pub mod hash;
 mod id;
 pub mod import;
 mod index;

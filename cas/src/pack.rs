@@ -4,6 +4,7 @@
 //! deletion of its file for as long as somebody holds it. Who may append is the pool's business (pool.rs).
 
 use std::{
+    io,
     path::PathBuf,
     sync::{
         Arc, OnceLock,
@@ -13,15 +14,12 @@ use std::{
 
 use crate::{
     Digest, Error, Object, ObjectKind, Result,
-    disk::{Disk, DiskFile, Open},
+    disk::{Disk, DiskFile, Open, Patience},
     record::{
         ALIGN, BadHeader, OBJECT_BYTES_MAX, PACK_HEADER, PACK_VERSION, PackHeader, PackKind, RECORD_HEADER,
         RecordHeader,
     },
 };
-
-/// Up to here a copy costs less than a second call of the system.
-const COPIED_MAX: usize = 16 << 10;
 
 /// Where the packs are.
 pub(crate) const PACKS_DIR: &str = "store/packs";
@@ -149,7 +147,7 @@ impl Pack {
 
     /// The payload at `at`, checked against its digest.
     pub(crate) fn object(&self, digest: Digest, at: &Location) -> Result<Object> {
-        let object = self.checked(digest, at)?;
+        let object = self.checked(digest, at, Patience::Waits)?;
         if Digest::of(&object) != digest {
             return Err(self.corrupt(digest, at, "the bytes do not have this digest"));
         }
@@ -157,26 +155,44 @@ impl Pack {
     }
 
     /// The payload at `at`, checked against the checksum of its record.
-    pub(crate) fn checked(&self, digest: Digest, at: &Location) -> Result<Object> {
-        self.payload(digest, at)?;
+    pub(crate) fn checked(&self, digest: Digest, at: &Location, patience: Patience) -> Result<Object> {
+        self.check_place(digest, at)?;
         let mut record = vec![0; RECORD_HEADER + at.len as usize].into_boxed_slice();
-        self.read_exact(digest, at, at.offset, &mut record)?;
+        let read = self.read_at(&mut [], &mut record, at.offset, patience)?;
+        self.whole(digest, at, read, record.len())?;
         let (header, payload) = record.split_at(RECORD_HEADER);
         self.check(digest, at, header.try_into().expect("split off there"), payload)?;
         Ok(Object::behind(RECORD_HEADER, record))
     }
 
     /// Fills `buf`, which has its length, with the payload at `at`, checked against the checksum of its record.
-    pub(crate) fn read(&self, digest: Digest, at: &Location, buf: &mut [u8]) -> Result<()> {
-        let (start, _) = self.payload(digest, at)?;
-        if buf.len() <= COPIED_MAX {
-            buf.copy_from_slice(&self.checked(digest, at)?);
-            return Ok(());
-        }
+    pub(crate) fn read(
+        &self,
+        digest: Digest,
+        at: &Location,
+        buf: &mut [u8],
+        patience: Patience,
+    ) -> Result<()> {
+        self.check_place(digest, at)?;
         let mut header = [0; RECORD_HEADER];
-        self.read_exact(digest, at, at.offset, &mut header)?;
-        self.read_exact(digest, at, start, buf)?;
+        let read = self.read_at(&mut header, buf, at.offset, patience)?;
+        self.whole(digest, at, read, RECORD_HEADER + buf.len())?;
         self.check(digest, at, &header, buf)
+    }
+
+    /// What the disk said to a read. Error: `NotNow`, if it did not have to answer.
+    fn read_at(
+        &self,
+        head: &mut [u8],
+        rest: &mut [u8],
+        offset: u64,
+        patience: Patience,
+    ) -> Result<io::Result<usize>> {
+        let file = self.file()?;
+        match patience {
+            Patience::Waits => Ok(file.read_split_at(head, rest, offset)),
+            Patience::Now => file.read_split_now(head, rest, offset).transpose().ok_or(Error::NotNow),
+        }
     }
 
     /// What is wrong at `at`.
@@ -184,8 +200,8 @@ impl Pack {
         Error::Corrupt { digest, pack: self.display(), offset: at.offset, reason }
     }
 
-    /// Start and end of the payload, if the record can be and is within the file.
-    fn payload(&self, digest: Digest, at: &Location) -> Result<(u64, u64)> {
+    /// Whether the record can be, and is within the file.
+    fn check_place(&self, digest: Digest, at: &Location) -> Result<()> {
         let start = at.offset.saturating_add(RECORD_HEADER as u64);
         let end = start.saturating_add(u64::from(at.len));
         let known = at.offset.is_multiple_of(ALIGN)
@@ -197,7 +213,7 @@ impl Pack {
         if end > self.len()? {
             return Err(self.corrupt(digest, at, "the pack is truncated"));
         }
-        Ok((start, end))
+        Ok(())
     }
 
     fn check(
@@ -217,9 +233,10 @@ impl Pack {
         Ok(())
     }
 
-    fn read_exact(&self, digest: Digest, at: &Location, offset: u64, buf: &mut [u8]) -> Result<()> {
-        match self.file()?.read_at(buf, offset) {
-            Ok(n) if n == buf.len() => Ok(()),
+    /// What became of reading all `len` bytes of a record.
+    fn whole(&self, digest: Digest, at: &Location, read: io::Result<usize>, len: usize) -> Result<()> {
+        match read {
+            Ok(read) if read == len => Ok(()),
             Ok(_) => Err(self.corrupt(digest, at, "the pack is truncated")),
             // The medium cannot give these bytes back. That is damage of this object, as if they were wrong.
             Err(e) if e.raw_os_error() == Some(libc::EIO) => {

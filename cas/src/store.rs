@@ -15,8 +15,9 @@ use crate::{
     Digest, Error, Result,
     cache::Cache,
     catalogue::Catalogue,
-    disk::Disk,
+    disk::{Disk, Patience},
     gate::Gate,
+    hash::KeyedHash,
     index::{Change, Index, PackState},
     pack::{Location, PACKS_DIR, Pack, pack_path},
     pool::{Appender, Pool},
@@ -51,7 +52,7 @@ struct Shared {
     gate: Arc<Gate>,
     pool: Pool,
     /// Every pack that the index knows or a writer is filling. Locked for look-ups only, never across I/O.
-    packs: RwLock<HashMap<u64, Arc<Pack>>>,
+    packs: RwLock<HashMap<u64, Arc<Pack>, KeyedHash>>,
     /// Objects of meta packs.
     objects: Cache,
     /// Chunks of which a part was asked for: whoever reads on wants the rest.
@@ -183,6 +184,17 @@ impl Store {
     /// Copies part of a chunk: fills `buf` from `offset` of the object. Every byte was checked when it came into memory,
     /// which takes all of the chunk: one that is read in part is kept for a while.
     pub fn read_chunk(&self, digest: Digest, offset: u64, buf: &mut [u8]) -> Result<()> {
+        self.read_chunk_with(Patience::Waits, digest, offset, buf)
+    }
+
+    /// [`Store::read_chunk`]. Error: `NotNow` for one who does not wait.
+    pub(crate) fn read_chunk_with(
+        &self,
+        patience: Patience,
+        digest: Digest,
+        offset: u64,
+        buf: &mut [u8],
+    ) -> Result<()> {
         let end = offset.saturating_add(buf.len() as u64);
         let too_short = || Error::Malformed { what: "chunk", reason: "shorter than what refers to it says" };
         if let Some(chunk) = self.0.chunks.get(digest) {
@@ -195,9 +207,9 @@ impl Store {
                 return Err(too_short());
             }
             if offset == 0 && end == u64::from(at.len) {
-                return pack.read(digest, at, buf).map(|()| None);
+                return pack.read(digest, at, buf, patience).map(|()| None);
             }
-            pack.checked(digest, at).map(Some)
+            pack.checked(digest, at, patience).map(Some)
         })?;
         if let Some(chunk) = part {
             buf.copy_from_slice(&chunk[offset as usize..end as usize]);

@@ -1,11 +1,11 @@
 //! The real disk: files under one directory of this host, through std and a few system calls.
 //!
-//! The crate's only unsafe code is here: `sync_file_range`, which neither std nor nix wraps.
-#![expect(unsafe_code, reason = "sync_file_range has no safe wrapper")]
+//! The crate's only unsafe code is here: `sync_file_range` and `preadv2`, which neither std nor nix wraps.
+#![expect(unsafe_code, reason = "sync_file_range and preadv2 have no safe wrappers")]
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
-    io,
+    io::{self, IoSliceMut},
     os::{
         fd::AsRawFd,
         unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt},
@@ -14,7 +14,11 @@ use std::{
     sync::Arc,
 };
 
-use nix::fcntl::{FallocateFlags, fallocate};
+use nix::{
+    errno::Errno,
+    fcntl::{FallocateFlags, fallocate},
+    sys::uio::preadv,
+};
 
 use crate::disk::{Disk, DiskFile, Open, Space};
 
@@ -95,6 +99,44 @@ impl DiskFile for SysFile {
             }
         }
         Ok(done)
+    }
+
+    fn read_split_at(&self, head: &mut [u8], rest: &mut [u8], offset: u64) -> io::Result<usize> {
+        let len = head.len() + rest.len();
+        let mut places = [IoSliceMut::new(head), IoSliceMut::new(rest)];
+        match preadv(&self.0, &mut places, signed(offset)?) {
+            Ok(read) if read == len => Ok(len),
+            Ok(_) | Err(Errno::EINTR) => {
+                // The file ends there, or a signal came: one part after the other tells.
+                let read = self.read_at(head, offset)?;
+                Ok(if read < head.len() { read } else { read + self.read_at(rest, offset + read as u64)? })
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn read_split_now(&self, head: &mut [u8], rest: &mut [u8], offset: u64) -> io::Result<Option<usize>> {
+        let len = head.len() + rest.len();
+        let places = [IoSliceMut::new(head), IoSliceMut::new(rest)];
+        // SAFETY: IoSliceMut is documented to have the layout of iovec. Both places are borrowed mutably for longer than the call
+        // takes, which writes no more than their lengths, and the descriptor is open for as long as `self` lives.
+        let read = unsafe {
+            let (iovecs, fd) = (places.as_ptr().cast::<libc::iovec>(), self.0.as_raw_fd());
+            libc::preadv2(fd, iovecs, places.len() as i32, signed(offset)?, libc::RWF_NOWAIT)
+        };
+        if read >= 0 && read as usize == len {
+            return Ok(Some(len));
+        }
+        if read >= 0 {
+            // The file may end there, or the part behind may not be in memory: who waits finds out.
+            return Ok(None);
+        }
+        match Errno::last() {
+            Errno::EAGAIN | Errno::EINTR => Ok(None),
+            // A file system that cannot tell.
+            Errno::EOPNOTSUPP => self.read_split_at(head, rest, offset).map(Some),
+            error => Err(error.into()),
+        }
     }
 
     fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {

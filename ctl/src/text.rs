@@ -1,7 +1,7 @@
 //! What people read: sizes, times, durations, modes, tables.
 
 use comfy_table::{ContentArrangement, Table, presets};
-use proto::v1::FileKind;
+use proto::v1::{FileKind, Transport};
 
 /// A table without lines, as wide as the terminal.
 pub(crate) fn table(header: &[&str]) -> Table {
@@ -83,6 +83,16 @@ fn civil(ns: i64) -> (i64, i64, i64, i64) {
 }
 
 /// The name of a kind, as JSON and messages have it.
+/// As `--transport` has it; empty if the daemon does not say.
+pub(crate) fn transport_name(transport: Transport) -> &'static str {
+    match transport {
+        Transport::Unspecified => "",
+        Transport::Auto => "auto",
+        Transport::DevFuse => "dev-fuse",
+        Transport::IoUring => "io-uring",
+    }
+}
+
 pub(crate) fn kind_name(kind: FileKind) -> &'static str {
     match kind {
         FileKind::Unspecified => "unknown",

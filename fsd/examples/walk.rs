@@ -3,17 +3,13 @@
 //! caches are empty. Prints nanoseconds a call, and the memory that the process has in the end.
 #![expect(clippy::disallowed_methods, reason = "a bench reads the clock")]
 
-use std::{
-    env, error::Error, fs, path::Path, process::ExitCode, sync::Arc, sync::atomic::AtomicBool, time::Instant,
-};
+mod common;
 
-use cas::{Kind, Store, disk::Disk, sys::SysDisk};
-use fsd::{
-    host::{SystemClock, SystemEntropy, boot},
-    session::{Engine, Limits, Name, Parts, ROOT, Session},
-};
+use std::{env, path::Path, process::ExitCode, sync::atomic::AtomicBool, time::Instant};
 
-type Outcome<T> = Result<T, Box<dyn Error>>;
+use cas::Kind;
+use common::{Outcome, memory, open, timed};
+use fsd::session::{Name, ROOT, Session};
 
 fn main() -> ExitCode {
     let args: Vec<_> = env::args_os().skip(1).collect();
@@ -32,14 +28,6 @@ fn main() -> ExitCode {
             ExitCode::from(2)
         }
     }
-}
-
-fn open(state: &Path) -> Outcome<Engine> {
-    let disk: Arc<dyn Disk> = Arc::new(SysDisk::open(state)?);
-    let store = Store::open(Arc::clone(&disk))?;
-    let (clock, entropy) = (Arc::new(SystemClock::new()), Arc::new(SystemEntropy));
-    let (boot, limits) = (boot()?, Limits::default());
-    Ok(Engine::open(Parts { disk, store, clock, entropy, boot, accept_loss: false, limits })?)
 }
 
 fn run(source: &Path, state: &Path, passes: usize) -> Outcome<()> {
@@ -77,15 +65,8 @@ fn run(source: &Path, state: &Path, passes: usize) -> Outcome<()> {
 /// Directory, name, inode, kind.
 type Names = Vec<(u64, Name, u64, Kind)>;
 
-/// Runs `f`, which made so many calls, and prints what one cost.
-fn timed<T>(what: &str, f: impl FnOnce() -> Outcome<(T, usize)>) -> Outcome<T> {
-    let start = Instant::now();
-    let (value, calls) = f()?;
-    println!("{what}: {calls} calls, {:.0} ns each", start.elapsed().as_nanos() as f64 / calls.max(1) as f64);
-    Ok(value)
-}
-
 /// Every directory in pieces, as READDIRPLUS would have them: each entry counts as looked up.
+#[inline(never)]
 fn list(session: &Session) -> Outcome<(Names, usize)> {
     let (mut names, mut queue) = (Names::new(), vec![ROOT]);
     while let Some(dir) = queue.pop() {
@@ -114,6 +95,7 @@ fn list(session: &Session) -> Outcome<(Names, usize)> {
     Ok((names, count))
 }
 
+#[inline(never)]
 fn look_up(session: &Session, names: &Names) -> Outcome<((), usize)> {
     for (dir, name, ino, _) in names {
         assert_eq!(session.lookup(*dir, name)?.ino, *ino);
@@ -121,6 +103,7 @@ fn look_up(session: &Session, names: &Names) -> Outcome<((), usize)> {
     Ok(((), names.len()))
 }
 
+#[inline(never)]
 fn stat(session: &Session, names: &Names) -> Outcome<((), usize)> {
     for (_, _, ino, kind) in names {
         assert_eq!(session.stat(*ino)?.kind, *kind);
@@ -133,6 +116,7 @@ fn files<'a>(session: &'a Session, names: &'a Names) -> impl Iterator<Item = Out
     files.map(|(_, _, ino, _)| Ok((*ino, session.stat(*ino)?.attrs.size)))
 }
 
+#[inline(never)]
 fn read(session: &Session, names: &Names, step: u64) -> Outcome<u64> {
     let (mut buf, mut bytes) = (vec![0; step as usize], 0);
     for file in files(session, names) {
@@ -144,6 +128,7 @@ fn read(session: &Session, names: &Names, step: u64) -> Outcome<u64> {
     Ok(bytes)
 }
 
+#[inline(never)]
 fn read_scattered(session: &Session, names: &Names) -> Outcome<f64> {
     let large = files(session, names).filter(|file| !matches!(file, Ok((_, size)) if *size < 1 << 20));
     let large = large.collect::<Outcome<Vec<_>>>()?;
@@ -155,13 +140,4 @@ fn read_scattered(session: &Session, names: &Names) -> Outcome<f64> {
         session.read(ino, (at >> 20) % (size / 4096) * 4096, &mut buf)?;
     }
     Ok(calls as f64)
-}
-
-/// What /proc says of this process.
-fn memory() -> String {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let wanted = |line: &&str| ["VmRSS", "RssAnon", "RssFile"].iter().any(|field| line.starts_with(field));
-    let fields =
-        status.lines().filter(wanted).map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "));
-    fields.collect::<Vec<_>>().join(", ")
 }

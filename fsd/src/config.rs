@@ -11,10 +11,12 @@ use std::{
 use clap::{Parser, ValueEnum};
 use serde::Deserialize;
 
+use crate::fuse::TransportChoice;
+
 const SOCKET_NAME: &str = "aetherfsd.sock";
 const AFTER_HELP: &str = "\
 Each setting is the argument, else the environment variable, else the line of the configuration file, else the default. \
-The file is TOML: `state`, `socket`, `mount` (a list), `log_format`, `log_level`; without --config it is \
+The file is TOML: `state`, `socket`, `mount` (a list), `transport`, `log_format`, `log_level`; without --config it is \
 /etc/aetherfs/aetherfsd.toml for root and $XDG_CONFIG_HOME/aetherfs/aetherfsd.toml for anybody else, if it is there.
 
 Signals: SIGTERM and SIGINT unmount everything and end the daemon. Whatever else ends it loses nothing acknowledged.
@@ -44,6 +46,9 @@ pub struct Args {
     /// Mount a session (an ID, a prefix of one, or a name) at the start; repeatable
     #[arg(long, value_name = "SESSION:DIR")]
     pub mount: Vec<String>,
+    /// What carries the requests of mounts that do not say [env: AETHERFS_TRANSPORT] [default: auto]
+    #[arg(long, value_name = "TRANSPORT")]
+    pub transport: Option<TransportChoice>,
     /// A configuration file instead of the default one
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
@@ -94,6 +99,8 @@ pub struct Config {
     pub socket: PathBuf,
     /// Mounted at the start.
     pub mounts: Vec<StartMount>,
+    /// What carries the requests of mounts that do not say.
+    pub transport: TransportChoice,
     /// How to log.
     pub log_format: LogFormat,
     /// What to log.
@@ -114,6 +121,7 @@ struct ConfigFile {
     socket: Option<PathBuf>,
     #[serde(default)]
     mount: Vec<String>,
+    transport: Option<TransportChoice>,
     log_format: Option<LogFormat>,
     log_level: Option<String>,
 }
@@ -152,6 +160,9 @@ pub enum ConfigError {
         #[source]
         source: io::Error,
     },
+    /// A transport that there is not.
+    #[error("AETHERFS_TRANSPORT={0:?} is none of: auto, dev-fuse, io-uring")]
+    Transport(OsString),
     /// A user without a home directory.
     #[error("neither --state nor HOME is set: name a state directory")]
     NoHome,
@@ -216,12 +227,15 @@ impl Config {
             (None, None) => around.socket().unwrap_or_else(|| state.join(SOCKET_NAME)),
         };
         let mounts = if args.mount.is_empty() { file.mount } else { args.mount };
+        let transport = (around.variable)("AETHERFS_TRANSPORT").filter(|name| !name.is_empty());
+        let transport = transport.map(parse_transport).transpose()?;
         let log_level = (around.variable)("AETHERFS_LOG").filter(|level| !level.is_empty());
         let log_level = args.log_level.or(log_level.map(|level| level.to_string_lossy().into_owned()));
         Ok(Config {
             state,
             socket: absolute(&socket)?,
             mounts: mounts.iter().map(|text| parse_mount(text)).collect::<Result<_, _>>()?,
+            transport: args.transport.or(transport).or(file.transport).unwrap_or_default(),
             log_format: args.log_format.or(file.log_format).unwrap_or_default(),
             log_level: log_level.or(file.log_level).unwrap_or_else(|| "info".to_owned()),
             accept_loss: args.accept_loss,
@@ -255,6 +269,11 @@ fn parse_file(path: &Path, text: &str) -> Result<ConfigFile, ConfigError> {
 #[doc(hidden)]
 pub fn check_file(text: &str) -> Result<(), ConfigError> {
     parse_file(Path::new("fuzzed.toml"), text).map(drop)
+}
+
+fn parse_transport(name: OsString) -> Result<TransportChoice, ConfigError> {
+    let parsed = name.to_str().and_then(|text| TransportChoice::from_str(text, false).ok());
+    parsed.ok_or(ConfigError::Transport(name))
 }
 
 /// At the first colon: session names may have none here, directories may.

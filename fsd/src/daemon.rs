@@ -87,7 +87,7 @@ pub fn run(config: &Config) -> Result<(), DaemonError> {
     }
     let state = StateDir::open(&config.state)?;
     let engine = open_engine(&state, config.accept_loss)?;
-    let mounts = Mounts::new(Arc::clone(&engine), state.path());
+    let mounts = Mounts::new(state.path(), config.transport);
     for dir in mounts.clean_up() {
         tracing::info!(dir = %dir.display(), "unmounted what a dead daemon had left");
     }

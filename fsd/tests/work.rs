@@ -8,7 +8,7 @@
 mod common;
 mod model;
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
 use cas::Kind;
 use common::{
@@ -16,7 +16,9 @@ use common::{
     host::Opening,
     template::Template,
 };
-use fsd::session::{Engine, Limits, Name, New, ROOT, Session, SetAttrs, SetTime, Side, diff};
+use fsd::session::{
+    Engine, Limits, Name, New, ROOT, Rename, Session, SetAttrs, SetTime, Side, Source, diff, has_few_extents,
+};
 
 fn name(text: &str) -> Name {
     Name::parse(text.as_bytes()).unwrap()
@@ -212,6 +214,87 @@ fn a_small_file_is_one_write_of_bytes_and_a_few_of_the_log() {
     assert!(counts["log"].written_bytes < 1200, "{counts:?}");
 }
 
+/// Streams of small writes: each is its bytes and a record, and touches the pages that a file of its own would.
+#[test]
+fn a_stream_of_pages_is_two_writes_a_page_and_one_extent() {
+    const PAGES: u64 = 1000;
+    let (disk, _engine, session) = start();
+    let ino = session.make(ROOT, &name("odd"), file()).unwrap().ino;
+    session.write(ino, 0, &[1; 1001]).unwrap();
+    let ino = session.make(ROOT, &name("stream"), file()).unwrap().ino;
+    for (what, log_writes) in
+        [("appended", PAGES), ("overwritten, and the sums go", 2 * PAGES), ("again", PAGES)]
+    {
+        disk.take();
+        (0..PAGES).for_each(|page| session.write(ino, page * 4096, &[2; 4096]).unwrap());
+        let counts = disk.take();
+        let (bytes, log) = (counts["segments"], counts["log"]);
+        assert_eq!((bytes.writes, bytes.written_pages, log.writes), (PAGES, PAGES, log_writes), "{what}");
+        assert!(log.written_bytes < log_writes * 256, "{what}: {log:?}");
+        assert_eq!(
+            counts.values().map(|count| count.reads + count.syncs).sum::<u64>(),
+            0,
+            "{what}: {counts:?}"
+        );
+    }
+    match session.stat(ino).unwrap().source {
+        Source::Changed(inode) => {
+            assert!(has_few_extents(&inode), "what follows on each other is one extent")
+        }
+        Source::Base(_) => unreachable!("it was just written"),
+    }
+}
+
+#[test]
+fn a_whole_small_file_is_one_read() {
+    let (disk, _engine, session) = start();
+    let found = session.lookup(ROOT, &name("small")).unwrap();
+    let mut buf = vec![0; 128 << 10];
+    // The first time the index is read, too: pages of it stay in memory, bytes of files do not.
+    session.read(found.ino, 0, &mut buf).unwrap();
+    disk.take();
+    let read = session.read(found.ino, 0, &mut buf).unwrap() as u64;
+    assert_eq!(read, found.attrs.size);
+    let counts = disk.take();
+    assert_eq!(counts.len(), 1, "{counts:?}");
+    assert_eq!(
+        (counts["store"].reads, counts["store"].read_bytes),
+        (1, read + 64),
+        "its record, in one piece"
+    );
+}
+
+/// What is known of an inode is in memory, and what an operation changes is one record.
+#[test]
+fn looking_is_no_work_and_a_change_is_one_record() {
+    let (disk, _engine, session) = start();
+    let small = session.lookup(ROOT, &name("small")).unwrap().ino;
+    assert!(session.lookup(ROOT, &name("nowhere")).is_err());
+    disk.take();
+    session.stat(small).unwrap();
+    session.lookup(ROOT, &name("small")).unwrap();
+    assert!(session.lookup(ROOT, &name("nowhere")).is_err());
+    session.list(ROOT, 0, true, &mut |_, _, _| true).unwrap();
+    assert_eq!(disk.take(), Counts::new());
+    // The root has extended attributes, which a new file may inherit: they are read once.
+    session.make(ROOT, &name("first"), file()).unwrap();
+    disk.take();
+    let records: [&dyn Fn(); 6] = [
+        &|| drop(session.make(ROOT, &name("new"), file()).unwrap()),
+        &|| drop(session.set_attrs(small, SetAttrs { mode: Some(0o600), ..Default::default() }).unwrap()),
+        &|| session.rename(ROOT, &name("new"), ROOT, &name("newer"), Rename::Replace).unwrap(),
+        &|| drop(session.link(small, ROOT, &name("again")).unwrap()),
+        &|| session.unlink(ROOT, &name("small")).unwrap(),
+        &|| session.unlink(ROOT, &name("newer")).unwrap(),
+    ];
+    for (n, record) in records.into_iter().enumerate() {
+        record();
+        let counts = disk.take();
+        assert_eq!((counts.len(), counts["log"].writes), (1, 1), "{n}: {counts:?}");
+        assert!(counts["log"].written_bytes < 700, "{n}: {counts:?}");
+    }
+}
+
 /// What is deleted before it was ever synced costs no sync, and never reaches the store.
 #[test]
 fn bytes_that_nobody_refers_to_are_not_stored() {
@@ -226,4 +309,27 @@ fn bytes_that_nobody_refers_to_are_not_stored() {
     engine.settle();
     engine.settle();
     assert_eq!(engine.durability().pool.counts(), (0, 0), "no segment is left");
+}
+
+#[test]
+fn who_does_not_wait_reads_what_is_in_memory_and_nothing_else() {
+    let (disk, _engine, session) = start();
+    let written = session.make(ROOT, &name("written"), file()).unwrap().ino;
+    session.write(written, 0, &[7; 8192]).unwrap();
+    for ino in ["small", "big"].map(|path| session.lookup(ROOT, &name(path)).unwrap().ino) {
+        let (mut waited, mut now) = (vec![0; 64 << 10], vec![0; 64 << 10]);
+        // The index is in memory from here on.
+        let len = session.read(ino, 0, &mut waited).unwrap();
+        assert_eq!(session.read_now(ino, 0, &mut now).unwrap(), Some(len));
+        assert_eq!(now[..len], waited[..len]);
+    }
+    disk.is_distant.store(true, Ordering::Relaxed);
+    let small = session.lookup(ROOT, &name("small")).unwrap();
+    disk.take();
+    assert_eq!(session.read_now(small.ino, 0, &mut vec![0; 64 << 10]).unwrap(), None);
+    assert_eq!(disk.take(), Counts::new(), "and asks no disk");
+    assert_eq!(session.read_now(small.ino, small.attrs.size, &mut [0; 9]).unwrap(), Some(0), "its end");
+    // What is not sealed is taken to be in memory.
+    assert_eq!(session.read_now(written, 0, &mut [0; 9]).unwrap(), Some(9));
+    assert_eq!(session.read(small.ino, 0, &mut [0; 9]).unwrap(), 9, "who waits gets it");
 }

@@ -17,7 +17,7 @@ pub(crate) use list::rewrite_list;
 pub use list::{Extent, List};
 pub(crate) use split::{Piece, Sink, unreadable};
 
-use crate::{Content, Digest, Error, Object, ObjectKind, Result, Store, store::Writer};
+use crate::{Content, Digest, Error, Object, ObjectKind, Result, Store, disk::Patience, store::Writer};
 
 /// Files up to this size are one chunk, zeros or not: 96 % of source files, at one index record each.
 pub const CHUNK_ONLY_MAX: u64 = 256 << 10;
@@ -53,16 +53,28 @@ pub struct Previous<'a> {
 impl Store {
     /// Reads file bytes: fills `buf` from `offset`, holes as zeros; the caller clamps to the size.
     pub fn read(&self, content: &Content, size: u64, offset: u64, buf: &mut [u8]) -> Result<()> {
+        self.read_with(Patience::Waits, content, size, offset, buf)
+    }
+
+    /// [`Store::read`]. Error: `NotNow` for one who does not wait for file bytes.
+    pub fn read_with(
+        &self,
+        patience: Patience,
+        content: &Content,
+        size: u64,
+        offset: u64,
+        buf: &mut [u8],
+    ) -> Result<()> {
         assert!(
             offset.checked_add(buf.len() as u64).is_some_and(|end| end <= size),
             "a read beyond the file"
         );
         match *content {
             Content::Empty => Ok(()),
-            Content::Chunk(digest) => self.read_chunk(digest, offset, buf),
+            Content::Chunk(digest) => self.read_chunk_with(patience, digest, offset, buf),
             Content::List(digest) => {
                 let object = self.chunk_list(digest)?;
-                self.read_list(open_list(&object, size)?, offset, buf)
+                self.read_list(patience, open_list(&object, size)?, offset, buf)
             }
         }
     }
@@ -96,14 +108,20 @@ impl Store {
         self.object(ObjectKind::List, digest)
     }
 
-    fn read_list(&self, list: List<'_>, mut offset: u64, mut buf: &mut [u8]) -> Result<()> {
+    fn read_list(
+        &self,
+        patience: Patience,
+        list: List<'_>,
+        mut offset: u64,
+        mut buf: &mut [u8],
+    ) -> Result<()> {
         let mut extents = list.extents_from(offset);
         while !buf.is_empty() {
             let extent = extents.next().ok_or(list::malformed("it ends before its size"))??;
             let len = buf.len().min((extent.range.end - offset) as usize);
             let (part, rest) = buf.split_at_mut(len);
             match extent.chunk {
-                Some(chunk) => self.read_chunk(chunk, offset - extent.range.start, part)?,
+                Some(chunk) => self.read_chunk_with(patience, chunk, offset - extent.range.start, part)?,
                 None => part.fill(0),
             }
             offset += len as u64;

@@ -27,6 +27,7 @@ pub fn run(data: &[u8]) {
     let session = engine.create(Some(base.snapshot), None, (0, 0)).expect("the base is there");
     let mut device = Device::new(session.clone(), first & 1 != 0);
     for (i, message) in messages(data).take(REQUESTS_MAX).enumerate() {
+        device.part(&message);
         let reply = device.send(&message);
         match message.len() < HEADER_BYTES {
             true => assert!(reply.is_none(), "half a header was answered"),

@@ -8,7 +8,7 @@ use std::{
 
 use cas::{Kind, sim::SimDisk};
 use fsd::{
-    fuse::Mounts,
+    fuse::{Mounts, TransportChoice},
     serve::Service,
     session::{Engine, Name, New, ROOT},
 };
@@ -35,7 +35,7 @@ pub fn run(data: &[u8]) {
     let engine = Arc::new(open());
     let state_dir = Path::new("/nonexistent/state");
     let service =
-        Service::new(Arc::clone(&engine), Mounts::new(Arc::clone(&engine), state_dir), state_dir.into());
+        Service::new(Arc::clone(&engine), Mounts::new(state_dir, TransportChoice::DevFuse), state_dir.into());
     let requests = requests(data).take(REQUESTS_MAX);
     RUNTIME.block_on(async {
         for (method, message) in requests {

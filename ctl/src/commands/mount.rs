@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use proto::v1::MountRequest;
+use proto::v1::{self, MountRequest};
 use serde_json::json;
 
 use crate::context::Context;
@@ -14,7 +14,7 @@ use crate::{host, json};
 /// Moves no bytes: what is read is fetched then. The mount lasts until it is unmounted or the daemon ends.
 #[derive(clap::Args)]
 #[command(
-    after_help = "Examples:\n  aetherctl mount work /mnt/work\n  aetherctl mount ses_01234567 ./look --read-only\n  aetherctl mount work /srv/work --allow-other --acl"
+    after_help = "Examples:\n  aetherctl mount work /mnt/work\n  aetherctl mount ses_01234567 ./look --read-only\n  aetherctl mount work /srv/work --allow-other --acl\n  aetherctl mount work /mnt/work --transport dev-fuse"
 )]
 pub(crate) struct Args {
     /// An ID, a prefix of one, or a name
@@ -30,6 +30,29 @@ pub(crate) struct Args {
     /// Have the kernel check POSIX access control lists; everybody but a file's owner waits longer for that
     #[arg(long)]
     acl: bool,
+    /// What carries the mount's requests [default: what the daemon is configured for]
+    #[arg(long, value_name = "TRANSPORT")]
+    transport: Option<Transport>,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Transport {
+    /// io_uring where it can be had, else /dev/fuse
+    Auto,
+    /// /dev/fuse
+    DevFuse,
+    /// io_uring, or no mount
+    IoUring,
+}
+
+impl From<Transport> for v1::Transport {
+    fn from(transport: Transport) -> v1::Transport {
+        match transport {
+            Transport::Auto => v1::Transport::Auto,
+            Transport::DevFuse => v1::Transport::DevFuse,
+            Transport::IoUring => v1::Transport::IoUring,
+        }
+    }
 }
 
 pub(crate) async fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
@@ -39,6 +62,7 @@ pub(crate) async fn run(args: Args, context: &mut Context) -> Result<(), Failure
         read_only: args.read_only,
         allow_other: args.allow_other,
         acl: args.acl,
+        transport: args.transport.map_or(v1::Transport::Unspecified, v1::Transport::from).into(),
     };
     let reply = context.connect().await?.mount(request).await?.into_inner();
     let mount = reply.mount.ok_or_else(|| Failure::protocol("no mount"))?;

@@ -7,7 +7,7 @@ use crate::context::Context;
 use crate::failure::Failure;
 use crate::json;
 use crate::quote::quoted;
-use crate::text::{rendered, size, table, time};
+use crate::text::{rendered, size, table, time, transport_name};
 
 /// Show one session or snapshot
 #[derive(clap::Args)]
@@ -65,7 +65,12 @@ fn mount_text(mount: &MountInfo) -> String {
             text.push_str(&format!(", {word}"));
         }
     }
-    if mount.transport.is_empty() { text } else { format!("{text}, by {}", mount.transport) }
+    text.push_str(&format!(", by {}", transport_name(mount.transport())));
+    if mount.transport_note.is_empty() {
+        text
+    } else {
+        format!("{text}; no io_uring: {}", mount.transport_note)
+    }
 }
 
 /// What is not known is left out.

@@ -1,6 +1,6 @@
 //! The kernel's side of the protocol: opcodes, structs, flags, in the machine's byte order.
 //!
-//! Source of all of it: `include/uapi/linux/fuse.h`, protocol 7.40. The names are the header's without their prefixes. Fields
+//! Source of all of it: `include/uapi/linux/fuse.h`, protocol 7.42. The names are the header's without their prefixes. Fields
 //! that nothing here reads are `_`-named gaps.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -64,6 +64,14 @@ pub(super) const WRITE_KILL_SUIDGID: u32 = 1 << 2;
 pub(super) const SETXATTR_ACL_KILL_SGID: u32 = 1 << 0;
 /// In `OpenOut::open_flags`: what the kernel has of the file's bytes stays good (`FOPEN_KEEP_CACHE`).
 pub(super) const FOPEN_KEEP_CACHE: u32 = 1 << 1;
+
+/// What a command to the device through a ring asks for (`enum fuse_uring_cmd`).
+pub(super) mod ring_command {
+    /// Here is memory for requests of a queue.
+    pub const REGISTER: u32 = 1;
+    /// Here is a reply, and its memory is free for the next request.
+    pub const COMMIT_AND_FETCH: u32 = 2;
+}
 
 macro_rules! wire {
     ($($(#[$doc:meta])* $name:ident $bytes:literal { $($field:ident: $type:ty),* $(,)? })*) => {$(
@@ -136,6 +144,14 @@ wire! {
         blocks: u64, free: u64, available: u64, files: u64, files_free: u64, block_bytes: u32, name_bytes: u32,
         fragment_bytes: u32, _padding: u32, _spare: [u32; 6],
     }
+    /// A request that comes through a ring (`struct fuse_uring_req_header`): its [`InHeader`], in place of which the reply's
+    /// [`OutHeader`] goes back; the first of its arguments, if that has a fixed size; and what is about the exchange itself.
+    /// The other arguments are the payload.
+    RingHeader 288 { in_out: [u64; 16], fixed: [u64; 16], exchange: RingExchange }
+    /// `struct fuse_uring_ent_in_out`.
+    RingExchange 32 { _flags: u64, commit_id: u64, payload_bytes: u32, _padding: u32, _reserved: u64 }
+    /// What a command of [`ring_command`] says behind the submission's own fields (`struct fuse_uring_cmd_req`).
+    RingCommand 24 { _flags: u64, commit_id: u64, queue: u16, _padding: [u16; 3] }
     /// In front of a name in a listing, which is padded to 8 bytes.
     Dirent 24 { ino: u64, next: u64, name_bytes: u32, kind: u32 }
 }

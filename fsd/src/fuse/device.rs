@@ -1,4 +1,5 @@
-//! The classic transport: threads that read requests from /dev/fuse, one at a time, and write the replies back.
+//! The classic transport: threads that read requests from /dev/fuse, one at a time, and write the replies back. Of a mount that
+//! rings serve, forgets and interrupts still come this way.
 
 use std::{
     io,
@@ -18,39 +19,38 @@ use super::{
     handshake::Mounted,
 };
 
-/// Serves a mount with so many threads, this one among them, until it is unmounted. `setxattr_ext`: see
-/// [`Request::parse`](super::request::Request::parse). Error: the device fails.
-pub(super) fn serve(
-    mounted: Mounted,
-    dispatch: Dispatch,
-    setxattr_ext: bool,
-    threads: usize,
-) -> io::Result<()> {
-    let fd = mounted.as_fd().try_clone_to_owned()?;
-    let worker = Arc::new(Worker { fd, dispatch, setxattr_ext });
-    let others: Vec<_> = (1..threads)
-        .filter_map(|_| {
-            let worker = Arc::clone(&worker);
-            // One thread less is slower, not wrong.
-            thread::Builder::new().name("fuse".into()).spawn(move || worker.run()).ok()
-        })
-        .collect();
-    let mut outcome = worker.run();
-    for other in others {
-        outcome = outcome.and(other.join().unwrap_or_else(|_| Err(io::Error::other("a thread panicked"))));
+/// The kernel's end of a mount, and who answers.
+pub(super) struct Device {
+    pub fd: OwnedFd,
+    pub dispatch: Dispatch,
+    /// See [`Request::parse`](super::request::Request::parse).
+    pub setxattr_ext: bool,
+}
+
+impl Device {
+    /// The device of a mount. Error: no file descriptor is left.
+    pub fn of(mounted: &Mounted, dispatch: Dispatch, setxattr_ext: bool) -> io::Result<Arc<Device>> {
+        let fd = mounted.as_fd().try_clone_to_owned()?;
+        Ok(Arc::new(Device { fd, dispatch, setxattr_ext }))
     }
-    // Only now: it must stay mounted for as long as somebody answers.
-    drop(mounted);
-    outcome
-}
 
-struct Worker {
-    fd: OwnedFd,
-    dispatch: Dispatch,
-    setxattr_ext: bool,
-}
+    /// Serves with so many threads, this one among them, until the mount is gone. Error: the device fails.
+    pub fn serve(self: &Arc<Device>, threads: usize) -> io::Result<()> {
+        let others: Vec<_> = (1..threads)
+            .filter_map(|_| {
+                let device = Arc::clone(self);
+                // One thread less is slower, not wrong.
+                thread::Builder::new().name("fuse".into()).spawn(move || device.run()).ok()
+            })
+            .collect();
+        let mut outcome = self.run();
+        for other in others {
+            outcome =
+                outcome.and(other.join().unwrap_or_else(|_| Err(io::Error::other("a thread panicked"))));
+        }
+        outcome
+    }
 
-impl Worker {
     fn run(&self) -> io::Result<()> {
         // They take memory only as far as requests and replies have reached.
         let (mut request, mut reply) = (vec![0; REQUEST_BUFFER_BYTES], vec![0; REPLY_BUFFER_BYTES]);

@@ -2,13 +2,16 @@
 
 use std::sync::Arc;
 
-use cas::Kind;
+use cas::{Kind, disk::Patience};
+use fuser::Notifier;
 use nix::errno::Errno;
 
 use super::{
     abi::{self, fattr},
     attr::{attr_out, entry, nothing},
     errno::report,
+    notices::Notices,
+    relisting::Relisting,
     reply::{Answer, Listing, Reply},
     request::{Operation, Request},
     requests::{Op, Requests},
@@ -28,6 +31,7 @@ const STATFS_BLOCK_BYTES: u32 = 4096;
 pub(super) struct Dispatch {
     session: Arc<Session>,
     requests: Arc<Requests>,
+    relisting: Option<(Relisting, Notices, Notifier)>,
 }
 
 /// Whom a request is made for, and on what.
@@ -68,23 +72,51 @@ type Outcome = std::result::Result<Answer, Failure>;
 impl Dispatch {
     /// Answers the requests of a mount of `session`.
     pub fn new(session: Arc<Session>, requests: Arc<Requests>) -> Dispatch {
-        Dispatch { session, requests }
+        Dispatch { session, requests, relisting: None }
     }
 
-    /// Carries a request out and puts its reply together in `buffer`.
-    pub fn answer(&self, request: &Request<'_>, buffer: &mut [u8]) -> Answer {
-        let name = Op::of(&request.operation).map(|op| {
-            self.requests.count(op);
-            op.name()
-        });
+    /// The same, telling the kernel when it should list a directory anew.
+    pub fn with_notices(self, notices: Notices, notifier: Notifier) -> Dispatch {
+        Dispatch { relisting: Some((Relisting::default(), notices, notifier)), ..self }
+    }
+
+    /// Carries a request out and puts its reply together in `buffer`. Who does not wait is told `Later` of a read that has to.
+    pub fn answer(&self, request: &Request<'_>, patience: Patience, buffer: &mut [u8]) -> Answer {
+        if let (Patience::Now, Operation::Read { offset, size }) = (patience, &request.operation) {
+            return self.read_now(request, *offset, *size, buffer);
+        }
+        let name = self.count(&request.operation);
         let caller = Caller { ino: request.header.nodeid, uid: request.header.uid, gid: request.header.gid };
         match self.carry_out(caller, &request.operation, &mut Reply::new(buffer)) {
             Ok(answer) => answer,
             Err(Failure::Errno(errno)) => Answer::Failed(errno),
-            Err(Failure::Engine(error)) => {
-                Answer::Failed(report(name.unwrap_or("unknown"), caller.ino, &error))
-            }
+            Err(Failure::Engine(error)) => Answer::Failed(report(name, caller.ino, &error)),
         }
+    }
+
+    /// A read that is counted when it is carried out, by whomever.
+    fn read_now(&self, request: &Request<'_>, offset: u64, size: u32, buffer: &mut [u8]) -> Answer {
+        let ino = request.header.nodeid;
+        let size = buffer.len().min(size as usize);
+        let read = self.session.read_now(ino, offset, &mut buffer[..size]);
+        if matches!(read, Ok(None)) {
+            return Answer::Later;
+        }
+        let name = self.count(&request.operation);
+        if offset == 0 {
+            self.reading(ino);
+        }
+        match read {
+            Ok(len) => Answer::Done(len.unwrap_or_default()),
+            Err(error) => Answer::Failed(report(name, ino, &error)),
+        }
+    }
+
+    /// One more of this operation; its name.
+    fn count(&self, operation: &Operation<'_>) -> &'static str {
+        let Some(op) = Op::of(operation) else { return "unknown" };
+        self.requests.count(op);
+        op.name()
     }
 
     fn carry_out(&self, caller: Caller, operation: &Operation<'_>, reply: &mut Reply<'_>) -> Outcome {
@@ -139,6 +171,9 @@ impl Dispatch {
                 Err(Errno::ENOSYS.into())
             }
             Operation::Read { offset, size } => {
+                if offset == 0 {
+                    self.reading(ino);
+                }
                 Ok(reply.fill(size as usize, |buffer| session.read(ino, offset, buffer))?)
             }
             Operation::Write { offset, data, drops_set_ids } => {
@@ -248,11 +283,27 @@ impl Dispatch {
             }
         }
         let cookie = offset.saturating_sub(DOT_ENTRIES);
+        let mut entries = 0;
         self.session.list(ino, cookie, with_attrs, &mut |name, found, next| {
             let entry = with_attrs.then(|| entry(&self.session, found));
-            listing.add(entry.as_ref(), found.ino, next + DOT_ENTRIES, found.kind, name)
+            let added = listing.add(entry.as_ref(), found.ino, next + DOT_ENTRIES, found.kind, name);
+            entries += u32::from(added);
+            added
         })?;
+        if let Some((relisting, ..)) = &self.relisting {
+            relisting.listed(ino, offset, entries);
+        }
         Ok(listing.done())
+    }
+
+    /// The kernel begins to read a file.
+    fn reading(&self, ino: u64) {
+        if let Some((relisting, notices, notifier)) = &self.relisting
+            && let Some(dir) = self.session.known.parent(ino)
+            && relisting.read(dir)
+        {
+            notices.drop_listing(notifier, dir);
+        }
     }
 
     fn statfs(&self, reply: &mut Reply<'_>) -> Outcome {

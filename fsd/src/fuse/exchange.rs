@@ -1,7 +1,8 @@
-//! One message in, one out: what every transport does with a request that it read.
+//! A request in, its reply out: what every transport does with a request that it read.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use cas::disk::Patience;
 use nix::errno::Errno;
 use zerocopy::IntoBytes;
 
@@ -43,36 +44,49 @@ pub(super) fn exchange(
     reply: &mut [u8],
 ) -> Result<Next, NoHeader> {
     let request = match Request::parse(bytes, setxattr_ext) {
-        Ok(request) => request,
+        Ok(request) => Ok(request),
         Err(None) => return Err(NoHeader(bytes.len())),
-        Err(Some(header)) => {
+        Err(Some(header)) => Err(header),
+    };
+    let is_last = matches!(&request, Ok(Request { operation: Operation::Destroy, .. }));
+    let unique = request.as_ref().map_or_else(|header| header.unique, |request| request.header.unique);
+    let answer = carry_out(dispatch, &request, Patience::Waits, &mut reply[size_of::<OutHeader>()..]);
+    let Some(header) = header_of(&answer, unique) else { return Ok(Next::Silence) };
+    reply[..size_of::<OutHeader>()].copy_from_slice(header.as_bytes());
+    let len = header.len as usize;
+    Ok(if is_last { Next::Last(len) } else { Next::Reply(len) })
+}
+
+/// Carries out a request, or what parsing made of it, and puts what stands behind the header of the reply into `payload`. Only
+/// who does not wait is told `Later`.
+pub(super) fn carry_out(
+    dispatch: &Dispatch,
+    request: &Result<Request<'_>, InHeader>,
+    patience: Patience,
+    payload: &mut [u8],
+) -> Answer {
+    let request = match request {
+        Ok(request) => request,
+        Err(header) => {
             tracing::error!(opcode = header.opcode, "a malformed request");
-            return Ok(finish(&header, Answer::Failed(Errno::EPROTO), reply));
+            return Answer::Failed(Errno::EPROTO);
         }
     };
-    let payload = &mut reply[size_of::<OutHeader>()..];
     // A panic is a mistake of ours. Who asked hears of it; the others go on.
-    let answer = catch_unwind(AssertUnwindSafe(|| dispatch.answer(&request, payload)));
-    let answer = answer.unwrap_or_else(|_| {
+    let answer = catch_unwind(AssertUnwindSafe(|| dispatch.answer(request, patience, payload)));
+    answer.unwrap_or_else(|_| {
         let InHeader { opcode, nodeid, .. } = request.header;
         tracing::error!(opcode, ino = nodeid, "answered EIO after a panic");
         Answer::Failed(Errno::EIO)
-    });
-    Ok(match (finish(&request.header, answer, reply), request.operation) {
-        (Next::Reply(len), Operation::Destroy) => Next::Last(len),
-        (next, _) => next,
     })
 }
 
-/// Puts the header in front of a reply.
-fn finish(request: &InHeader, answer: Answer, reply: &mut [u8]) -> Next {
-    let (error, payload_len) = match answer {
-        Answer::None => return Next::Silence,
-        Answer::Failed(errno) => (-(errno as i32), 0),
-        Answer::Done(len) => (0, len),
+/// What goes in front of a reply; `None` where the kernel waits for none.
+pub(super) fn header_of(answer: &Answer, unique: u64) -> Option<OutHeader> {
+    let (error, payload_bytes) = match answer {
+        Answer::None | Answer::Later => return None,
+        Answer::Failed(errno) => (-(*errno as i32), 0),
+        Answer::Done(bytes) => (0, *bytes),
     };
-    let len = size_of::<OutHeader>() + payload_len;
-    let header = OutHeader { len: len as u32, error, unique: request.unique };
-    reply[..size_of::<OutHeader>()].copy_from_slice(header.as_bytes());
-    Next::Reply(len)
+    Some(OutHeader { len: (size_of::<OutHeader>() + payload_bytes) as u32, error, unique })
 }

@@ -1,6 +1,13 @@
 //! The beginning of a mount: `fuser` mounts and answers INIT, by mount(2) or fusermount3; everything after that is ours.
 
-use std::{io, path::Path};
+use std::{
+    io,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use fuser::{Config, Filesystem, InitFlags, KernelConfig, Request};
 
@@ -10,11 +17,10 @@ pub(super) const REQUEST_BYTES_MAX: u32 = 1 << 20;
 const BACKGROUND_MAX: u16 = 64;
 
 /// Each only makes a mount faster. Not ATOMIC_O_TRUNC: with zero-message open an open(O_TRUNC) would silently not truncate.
-const WANTED: [InitFlags; 11] = [
+const WANTED: [InitFlags; 10] = [
     InitFlags::FUSE_ASYNC_READ,
     InitFlags::FUSE_BIG_WRITES,
     InitFlags::FUSE_DO_READDIRPLUS,
-    InitFlags::FUSE_READDIRPLUS_AUTO,
     InitFlags::FUSE_PARALLEL_DIROPS,
     InitFlags::FUSE_CACHE_SYMLINKS,
     InitFlags::FUSE_EXPLICIT_INVAL_DATA,
@@ -37,12 +43,16 @@ pub(super) type Mounted = fuser::Session<Handshake>;
 #[derive(Debug)]
 pub(super) struct Handshake {
     acl: bool,
+    rings: bool,
+    agreed_on_rings: Arc<AtomicBool>,
 }
 
-/// Mounts on `dir` and agrees with the kernel on how to talk, with access control lists if `acl`. Errors: what mount(2),
-/// fusermount3 and the kernel say.
-pub(super) fn mount(dir: &Path, config: &Config, acl: bool) -> io::Result<Mounted> {
-    fuser::Session::new(Handshake { acl }, dir, config)
+/// Mounts on `dir` and agrees with the kernel on how to talk, with access control lists if `acl`, and through rings if there are
+/// `rings`; tells whether the kernel will use those. Errors: what mount(2), fusermount3 and the kernel say.
+pub(super) fn mount(dir: &Path, config: &Config, acl: bool, rings: bool) -> io::Result<(Mounted, bool)> {
+    let agreed = Arc::new(AtomicBool::new(false));
+    let handshake = Handshake { acl, rings, agreed_on_rings: Arc::clone(&agreed) };
+    Ok((fuser::Session::new(handshake, dir, config)?, agreed.load(Ordering::Relaxed)))
 }
 
 impl Filesystem for Handshake {
@@ -61,6 +71,10 @@ impl Filesystem for Handshake {
                     )
                 })?;
             }
+        }
+        if self.rings {
+            let agreed = config.add_capabilities(InitFlags::FUSE_OVER_IO_URING).is_ok();
+            self.agreed_on_rings.store(agreed, Ordering::Relaxed);
         }
         let _ = config.set_max_write(REQUEST_BYTES_MAX);
         let _ = config.set_max_readahead(REQUEST_BYTES_MAX);

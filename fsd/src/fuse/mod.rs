@@ -15,8 +15,13 @@ pub mod fuzzing;
 mod handshake;
 mod mountinfo;
 mod mounts;
+mod notices;
+mod relisting;
 mod reply;
 mod request;
 mod requests;
+mod ring;
+mod transport;
 
 pub use mounts::{MountError, MountInfo, MountOptions, Mounts};
+pub use transport::{NoRings, Transport, TransportChoice, may_use_io_uring};

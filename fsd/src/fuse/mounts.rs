@@ -24,8 +24,16 @@ use nix::{
 };
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
-use super::{device, dispatch::Dispatch, handshake, mountinfo, requests::Requests};
-use crate::session::{Engine, Session, SessionId};
+use super::{
+    device::Device,
+    dispatch::Dispatch,
+    handshake, mountinfo,
+    notices::Notices,
+    requests::Requests,
+    ring::Attached,
+    transport::{LazyRings, NoRings, Transport, TransportChoice},
+};
+use crate::session::{Session, SessionId};
 
 /// Threads that serve one mount: two, so that a slow request does not hold up the next, and not more, because each costs an
 /// idle mount its buffers. All read one file descriptor: with one each a request waits longer for a thread to wake up
@@ -47,6 +55,8 @@ pub struct MountOptions {
     pub allow_other: bool,
     /// Access control lists are checked by the kernel.
     pub acl: bool,
+    /// What is to carry its requests; the daemon's own choice if nothing is said.
+    pub transport: Option<TransportChoice>,
 }
 
 /// A mount as it is.
@@ -63,7 +73,9 @@ pub struct MountInfo {
     /// Whether access control lists are checked.
     pub acl: bool,
     /// What carries its requests.
-    pub transport: &'static str,
+    pub transport: Transport,
+    /// Why that is not io_uring, if nobody asked for something else.
+    pub transport_note: Option<Arc<str>>,
     /// Inodes that the kernel may name.
     pub known_inodes: usize,
 }
@@ -99,6 +111,9 @@ pub enum MountError {
     /// The daemon would have to go through its own mount to reach its state.
     #[error("{} holds the daemon's own state; mount somewhere else", .0.display())]
     InsideState(PathBuf),
+    /// It was to be io_uring.
+    #[error("cannot mount through io_uring: {0}; or mount with another transport")]
+    NoRings(#[from] NoRings),
     /// The system does not let this user mount.
     #[error("cannot mount on {}: {advice}", dir.display())]
     Denied {
@@ -126,6 +141,11 @@ pub struct Mounts {
     /// Tells this state's mounts from those of others.
     tag: String,
     requests: Arc<Requests>,
+    /// For mounts that do not say.
+    transport: TransportChoice,
+    rings: LazyRings,
+    /// A daemon without is slower, not wrong.
+    notices: Option<Notices>,
     next: AtomicU64,
     /// By a number of the mount's own: a directory may be mounted on again before the thread of the last mount is through.
     table: Mutex<HashMap<u64, Mounted>>,
@@ -142,11 +162,13 @@ struct Mounted {
     /// It is nowhere any more (`umount -l`), and goes when its last user does.
     detached: bool,
     options: MountOptions,
+    transport: Transport,
+    transport_note: Option<Arc<str>>,
 }
 
 impl Mounts {
-    /// No mounts yet. `state_dir` is never mounted over.
-    pub fn new(_engine: Arc<Engine>, state_dir: &Path) -> Arc<Mounts> {
+    /// No mounts yet. `state_dir` is never mounted over; `transport` is for mounts that do not say.
+    pub fn new(state_dir: &Path, transport: TransportChoice) -> Arc<Mounts> {
         let state_dir = state_dir.canonicalize().unwrap_or_else(|_| state_dir.to_owned());
         let tag = format!("{:016x}", xxhash_rust::xxh3::xxh3_64(state_dir.as_os_str().as_bytes()));
         Arc::new_cyclic(|this| Mounts {
@@ -154,6 +176,9 @@ impl Mounts {
             state_dir,
             tag,
             requests: Arc::default(),
+            transport,
+            rings: LazyRings::default(),
+            notices: Notices::start().ok(),
             next: AtomicU64::new(0),
             table: Mutex::default(),
             left: Condvar::new(),
@@ -188,19 +213,49 @@ impl Mounts {
     ) -> Result<MountInfo, MountError> {
         let _making = self.making.lock();
         let dir = self.check(session, dir)?;
-        let mounted = handshake::mount(&dir, &self.config(session.id(), options), options.acl);
-        let served = mounted.map_err(|source| denied_or_failed(&dir, options, source))?;
-        let dispatch = Dispatch::new(Arc::clone(session), Arc::clone(&self.requests));
+        let choice = options.transport.unwrap_or(self.transport);
+        let rings = (choice != TransportChoice::DevFuse).then(|| self.rings.get()).transpose();
+        let (rings, mut why_not) = match rings {
+            Ok(rings) => (rings, None),
+            Err(why) if choice == TransportChoice::IoUring => return Err(why.into()),
+            Err(why) => (None, Some(why)),
+        };
+        let config = self.config(session.id(), options);
+        let mounted = handshake::mount(&dir, &config, options.acl, rings.is_some());
+        let (served, agreed) = mounted.map_err(|source| denied_or_failed(&dir, options, source))?;
+        let mut dispatch = Dispatch::new(Arc::clone(session), Arc::clone(&self.requests));
+        // Of a read-only mount the kernel does not doubt access times.
+        if let Some(notices) = self.notices.clone().filter(|_| !options.read_only) {
+            dispatch = dispatch.with_notices(notices, served.notifier());
+        }
+        let failed = |source| MountError::Failed { dir: dir.clone(), source };
+        let device = Device::of(&served, dispatch, options.acl).map_err(failed)?;
+        let attached = match rings.filter(|_| agreed).map(|rings| rings.attach(&device)) {
+            Some(Ok(attached)) => Some(attached),
+            // The kernel goes on with the device.
+            Some(Err(error)) => {
+                tracing::warn!(dir = %dir.display(), %error, "mounted without io_uring: the kernel refused it");
+                why_not = Some(NoRings::Refused(error));
+                None
+            }
+            None => None,
+        };
         raise_read_ahead(&dir);
+        let transport = if attached.is_some() { Transport::IoUring } else { Transport::DevFuse };
         let id = self.next.fetch_add(1, Ordering::Relaxed);
-        let mounted = Mounted { session: Arc::clone(session), dir: dir.clone(), detached: false, options };
+        let mounted = Mounted {
+            session: Arc::clone(session),
+            dir: dir.clone(),
+            detached: false,
+            options,
+            transport,
+            transport_note: why_not.map(|why| why.to_string().into()),
+        };
         let info = mounted.info();
         self.table.lock().insert(id, mounted);
         let table = self.this.clone();
         let thread = std::thread::Builder::new().name("mount".into()).spawn(move || {
-            if let Err(error) = device::serve(served, dispatch, options.acl, THREADS) {
-                tracing::warn!(%error, "a mount ended");
-            }
+            serve(served, &device, attached);
             if let Some(table) = table.upgrade() {
                 table.ended(id);
             }
@@ -369,6 +424,11 @@ impl Mounts {
         inside(path).or_else(|| inside(&path.canonicalize().ok()?))
     }
 
+    /// What carries the requests of mounts that do not say.
+    pub fn transport(&self) -> TransportChoice {
+        self.transport
+    }
+
     /// Requests answered so far, by operation, over all mounts of this process.
     pub fn requests(&self) -> BTreeMap<&'static str, u64> {
         self.requests.by_name()
@@ -390,9 +450,24 @@ impl Mounted {
             read_only: self.options.read_only,
             allow_other: self.options.allow_other,
             acl: self.options.acl,
-            transport: "/dev/fuse",
+            transport: self.transport,
+            transport_note: self.transport_note.clone(),
             known_inodes: self.session.known.len(),
         }
+    }
+}
+
+/// Serves a mount until it is gone and nothing of it is under way any more.
+fn serve(mounted: handshake::Mounted, device: &Arc<Device>, attached: Option<Attached>) {
+    // Rings leave little to do here.
+    let threads = if attached.is_some() { 1 } else { THREADS };
+    if let Err(error) = device.serve(threads) {
+        tracing::warn!(%error, "a mount ended");
+    }
+    // Only now: it must stay mounted for as long as somebody answers.
+    drop(mounted);
+    if let Some(attached) = attached {
+        attached.wait();
     }
 }
 

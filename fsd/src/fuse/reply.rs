@@ -11,6 +11,8 @@ use super::abi::{Dirent, EntryOut};
 pub(super) enum Answer {
     /// The kernel waits for none.
     None,
+    /// There is none yet: who does not wait for the disk has to let somebody else carry the request out.
+    Later,
     /// It failed. `Errno::UnknownErrno` never goes out.
     Failed(Errno),
     /// It succeeded, and the reply has this many bytes behind its header.

@@ -128,20 +128,27 @@ impl<'a> Request<'a> {
     /// agreed on. The error, for what is not what its opcode says, is its header if that much is there: it can be answered.
     pub fn parse(bytes: &'a [u8], setxattr_ext: bool) -> Result<Request<'a>, Option<InHeader>> {
         let (header, body) = InHeader::read_from_prefix(bytes).map_err(|_| None)?;
-        let body = (header.len as usize == bytes.len())
-            .then_some(body)
-            .and_then(|body| {
-                body.len().checked_sub(usize::from(header.ext_words) * 8).map(|end| &body[..end])
-            })
-            .ok_or(Some(header))?;
-        let operation = Operation::parse(header.opcode, body, setxattr_ext);
-        Ok(Request { header, operation: operation.ok_or(Some(header))? })
+        Request::of_parts(header, body, &[], setxattr_ext).map_err(Some)
+    }
+
+    /// The request with this header and these arguments. A ring hands over the `first` one apart from the `others`. Error: the
+    /// header, for what is not what its opcode says.
+    pub fn of_parts(
+        header: InHeader,
+        first: &'a [u8],
+        others: &'a [u8],
+        setxattr_ext: bool,
+    ) -> Result<Request<'a>, InHeader> {
+        let is_whole = header.len as usize == size_of::<InHeader>() + first.len() + others.len();
+        let body = is_whole.then_some(Body { first, others });
+        let body = body.and_then(|body| body.without_end(usize::from(header.ext_words) * 8));
+        let operation = body.and_then(|body| Operation::parse(header.opcode, body, setxattr_ext));
+        Ok(Request { header, operation: operation.ok_or(header)? })
     }
 }
 
 impl<'a> Operation<'a> {
-    fn parse(code: u32, body: &'a [u8], setxattr_ext: bool) -> Option<Operation<'a>> {
-        let mut body = Body(body);
+    fn parse(code: u32, mut body: Body<'a>, setxattr_ext: bool) -> Option<Operation<'a>> {
         let b = &mut body;
         let operation = match code {
             opcode::LOOKUP => Operation::Lookup { name: b.string()? },
@@ -230,32 +237,55 @@ impl<'a> Operation<'a> {
             opcode::SYNCFS => b.fixed::<u64>().map(|_| Operation::Syncfs)?,
             _ => return Some(Operation::Unknown),
         };
-        body.0.is_empty().then_some(operation)
+        body.is_empty().then_some(operation)
     }
 }
 
-/// What is left of a request's arguments.
-struct Body<'a>(&'a [u8]);
+/// What is left of a request's arguments. None of them is in both parts.
+struct Body<'a> {
+    first: &'a [u8],
+    others: &'a [u8],
+}
 
 impl<'a> Body<'a> {
+    /// Where the next argument begins.
+    fn rest(&mut self) -> &mut &'a [u8] {
+        if self.first.is_empty() {
+            self.first = std::mem::take(&mut self.others);
+        }
+        &mut self.first
+    }
+
     fn fixed<T: FromBytes>(&mut self) -> Option<T> {
-        let (value, rest) = T::read_from_prefix(self.0).ok()?;
-        self.0 = rest;
+        let rest = self.rest();
+        let (value, behind) = T::read_from_prefix(rest).ok()?;
+        *rest = behind;
         Some(value)
     }
 
     /// Up to the next zero byte.
     fn string(&mut self) -> Option<&'a [u8]> {
-        let end = self.0.iter().position(|byte| *byte == 0)?;
-        let string = self.bytes(end)?;
-        self.0 = &self.0[1..];
-        Some(string)
+        let end = self.rest().iter().position(|byte| *byte == 0)?;
+        let with_zero = self.bytes(end + 1)?;
+        Some(&with_zero[..end])
     }
 
     fn bytes(&mut self, len: usize) -> Option<&'a [u8]> {
-        let (bytes, rest) = self.0.split_at_checked(len)?;
-        self.0 = rest;
+        let rest = self.rest();
+        let (bytes, behind) = rest.split_at_checked(len)?;
+        *rest = behind;
         Some(bytes)
+    }
+
+    /// All but the last bytes: extensions, which nothing here reads.
+    fn without_end(mut self, len: usize) -> Option<Body<'a>> {
+        let last = if self.others.is_empty() { &mut self.first } else { &mut self.others };
+        *last = &last[..last.len().checked_sub(len)?];
+        Some(self)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.first.is_empty() && self.others.is_empty()
     }
 
     fn read(&mut self, operation: impl Fn(u64, u32) -> Operation<'a>) -> Option<Operation<'a>> {
@@ -305,6 +335,34 @@ mod tests {
         short[0] += 1;
         assert!(Request::parse(&short, false).is_err());
         assert!(Request::parse(&short[..39], false).unwrap_err().is_none());
+    }
+
+    #[test]
+    fn wherever_arguments_are_parted_they_mean_the_same_or_nothing() {
+        let setattr = abi::SetattrIn { valid: 1, mode: 0o600, ..Default::default() };
+        let write = abi::ReadIn { size: 3, offset: 9, ..Default::default() };
+        let rename = abi::RenameIn { new_dir: 5 };
+        for (code, fixed_bytes, body) in [
+            (opcode::LOOKUP, 0, b"ab\0".to_vec()),
+            (opcode::SYMLINK, 0, b"a\0b\0".to_vec()),
+            (opcode::GETATTR, 16, abi::GetattrIn::default().as_bytes().to_vec()),
+            (opcode::SETATTR, 88, setattr.as_bytes().to_vec()),
+            (opcode::WRITE, 40, [write.as_bytes(), b"abc"].concat()),
+            (opcode::RENAME, 8, [rename.as_bytes(), b"a\0b\0"].concat()),
+            (opcode::STATFS, 0, vec![]),
+        ] {
+            let bytes = bytes(code, &body);
+            let whole = format!("{:?}", Request::parse(&bytes, false).unwrap().operation);
+            let header = InHeader::read_from_prefix(&bytes).unwrap().0;
+            let parted = |at: usize| {
+                let (first, others) = body.split_at(at);
+                Request::of_parts(header, first, others, false).map(|r| format!("{:?}", r.operation))
+            };
+            assert_eq!(parted(fixed_bytes).unwrap(), whole);
+            (0..=body.len()).filter_map(|at| parted(at).ok()).for_each(|same| assert_eq!(same, whole));
+            let short = Request::of_parts(header, &body[..body.len().saturating_sub(1)], b"", false);
+            assert!(short.is_err() || body.is_empty());
+        }
     }
 
     #[test]

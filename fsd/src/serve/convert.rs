@@ -6,7 +6,7 @@ use proto::v1;
 
 use super::Answer;
 use crate::{
-    fuse::MountInfo,
+    fuse::{MountInfo, Transport, TransportChoice},
     session::{Found, Session},
 };
 use std::os::unix::ffi::OsStrExt;
@@ -67,7 +67,25 @@ pub(super) fn mount_info(mount: &MountInfo) -> v1::MountInfo {
         read_only: mount.read_only,
         allow_other: mount.allow_other,
         acl: mount.acl,
-        transport: mount.transport.to_owned(),
+        transport: transport(mount.transport).into(),
+        transport_note: mount.transport_note.as_deref().unwrap_or_default().to_owned(),
+    }
+}
+
+fn transport(transport: Transport) -> v1::Transport {
+    match transport {
+        Transport::DevFuse => v1::Transport::DevFuse,
+        Transport::IoUring => v1::Transport::IoUring,
+    }
+}
+
+/// What a request asks for; `None` leaves it to the daemon.
+pub(super) fn transport_choice(asked: v1::Transport) -> Option<TransportChoice> {
+    match asked {
+        v1::Transport::Unspecified => None,
+        v1::Transport::Auto => Some(TransportChoice::Auto),
+        v1::Transport::DevFuse => Some(TransportChoice::DevFuse),
+        v1::Transport::IoUring => Some(TransportChoice::IoUring),
     }
 }
 

@@ -9,7 +9,10 @@ use nix::unistd::geteuid;
 use proto::v1::{self, DoctorCheck, DoctorStatus};
 
 use super::{Answer, Host};
-use crate::host::open_files_max;
+use crate::{
+    fuse::{Transport, TransportChoice, may_use_io_uring},
+    host::open_files_max,
+};
 
 /// With less than this free the disk is called nearly full.
 const FREE_BYTES_MIN: u64 = 1 << 30;
@@ -22,7 +25,7 @@ impl Host {
         if !geteuid().is_root() {
             checks.extend([fusermount(), allow_other()]);
         }
-        checks.extend([self.free_space(), self.log_reserve(), open_files(), io_uring()]);
+        checks.extend([self.free_space(), self.log_reserve(), open_files(), self.io_uring()]);
         Ok(v1::DoctorReply { version: env!("CARGO_PKG_VERSION").to_owned(), checks })
     }
 
@@ -43,6 +46,18 @@ impl Host {
                 check("free space", DoctorStatus::Bad, detail, "look at the disk that holds the state")
             }
         }
+    }
+
+    /// For information: everything works without it.
+    fn io_uring(&self) -> DoctorCheck {
+        let mounts = self.mounts.list();
+        let through = mounts.iter().filter(|mount| mount.transport == Transport::IoUring).count();
+        let new = match (self.mounts.transport(), may_use_io_uring()) {
+            (TransportChoice::DevFuse, _) => "new ones use /dev/fuse, as this daemon was told".to_owned(),
+            (_, Ok(())) => "new ones use it".to_owned(),
+            (_, Err(why)) => format!("new ones do not: {why}"),
+        };
+        ok("io_uring", format!("{through} of {} mounts use it; {new}", mounts.len()))
     }
 
     fn log_reserve(&self) -> DoctorCheck {
@@ -106,22 +121,6 @@ fn open_files() -> DoctorCheck {
         Ok(max) => ok("open files", format!("{max} may be open")),
         Err(error) => check("open files", DoctorStatus::Warn, error.to_string(), "look at ulimit -n"),
     }
-}
-
-/// For information: everything works without it.
-fn io_uring() -> DoctorCheck {
-    let read = |path: &str| fs::read_to_string(path).map(|text| text.trim().to_owned()).ok();
-    let kernel = match read("/proc/sys/kernel/io_uring_disabled").as_deref() {
-        Some("0") => "io_uring is allowed",
-        Some(_) => "io_uring is restricted",
-        None => "this kernel does not say whether io_uring is allowed",
-    };
-    let fuse = match read("/sys/module/fuse/parameters/enable_uring").as_deref() {
-        Some("Y") => "FUSE may use it",
-        Some(_) => "FUSE may not use it",
-        None => "FUSE of this kernel has no use for it",
-    };
-    ok("io_uring", format!("{kernel}; {fuse}"))
 }
 
 fn mib(bytes: u64) -> u64 {

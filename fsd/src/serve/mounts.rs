@@ -5,7 +5,12 @@ use std::{os::unix::ffi::OsStrExt, path::Path, sync::Arc};
 use proto::v1::{self, unmount_request::Target};
 use tonic::Status;
 
-use super::{Answer, Host, bounds::MOUNTS_MAX, convert::mount_info, request::host_path};
+use super::{
+    Answer, Host,
+    bounds::MOUNTS_MAX,
+    convert::{mount_info, transport_choice},
+    request::host_path,
+};
 use crate::{
     fuse::{MountInfo, MountOptions},
     session::Session,
@@ -13,13 +18,20 @@ use crate::{
 
 impl Host {
     pub(super) fn mount(&self, request: v1::MountRequest) -> Answer<v1::MountReply> {
-        let v1::MountRequest { session, dir, read_only, allow_other, acl } = request;
+        let transport = v1::Transport::try_from(request.transport).map_err(|_| {
+            Status::invalid_argument(format!(
+                "transport {} is none that this daemon knows",
+                request.transport
+            ))
+        })?;
+        let v1::MountRequest { session, dir, read_only, allow_other, acl, .. } = request;
         let dir = host_path(&dir)?;
+        let options = MountOptions { read_only, allow_other, acl, transport: transport_choice(transport) };
         let _mounting = self.mounting.lock();
         // Looked up under the lock: nobody discards it in between.
         let session = self.session(&session)?;
         self.room_for_mounts(1)?;
-        let mount = self.mounts.mount(&session, &dir, MountOptions { read_only, allow_other, acl })?;
+        let mount = self.mounts.mount(&session, &dir, options)?;
         Ok(v1::MountReply { session: session.id().to_string(), mount: Some(mount_info(&mount)) })
     }
 

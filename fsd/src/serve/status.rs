@@ -66,7 +66,8 @@ fn store_code(error: &cas::Error) -> Code {
         | cas::Error::Malformed { .. }
         | cas::Error::Missing(_)
         | cas::Error::Foreign { .. } => Code::DataLoss,
-        cas::Error::Database { .. } => Code::Internal,
+        // Nobody who waits for the answer of a service is told this.
+        cas::Error::Database { .. } | cas::Error::NotNow => Code::Internal,
         cas::Error::UnknownSnapshot(_) | cas::Error::NoSuchSnapshot(_) => Code::NotFound,
         cas::Error::AmbiguousSnapshot { .. } | cas::Error::ShortSnapshot(_) | cas::Error::NotASnapshot(_) => {
             Code::InvalidArgument
@@ -99,9 +100,10 @@ fn mount_code(error: &MountError) -> Code {
     match error {
         MountError::NotFound(_) => Code::NotFound,
         MountError::Busy { .. } | MountError::AlreadyMounted { .. } => Code::AlreadyExists,
-        MountError::NotADirectory(_) | MountError::NotMounted(_) | MountError::InsideState(_) => {
-            Code::FailedPrecondition
-        }
+        MountError::NotADirectory(_)
+        | MountError::NotMounted(_)
+        | MountError::InsideState(_)
+        | MountError::NoRings(_) => Code::FailedPrecondition,
         MountError::Denied { .. } => Code::PermissionDenied,
         MountError::Failed { source, .. } => match source.kind() {
             io::ErrorKind::PermissionDenied => Code::PermissionDenied,

@@ -111,10 +111,9 @@ impl Session {
                 dropped || followed
             })?;
         }
-        change.push(Effect::Attrs(ino, attrs, atime));
+        change.set_attrs(Found { atime, ..found }, attrs);
         let grows = set.size.is_none_or(|size| size > old.size);
-        change.commit(if grows { Purpose::Grow } else { Purpose::Shrink })?;
-        self.stat(ino)
+        change.commit_found(if grows { Purpose::Grow } else { Purpose::Shrink }, ino)
     }
 
     /// Sets the list that decides about access, and the permission bits with it. A list that says no more than they do is
@@ -204,8 +203,8 @@ impl Session {
         edit(&mut xattrs)?;
         change.adopt(&found)?;
         change.push(Effect::Xattrs(ino, Arc::new(xattrs)));
-        let mode = mode(found.attrs.mode);
-        change.set_attrs(&found, Attrs { mode, ctime: now, ..found.attrs });
+        let attrs = Attrs { mode: mode(found.attrs.mode), ctime: now, ..found.attrs };
+        change.set_attrs(found, attrs);
         change.commit(purpose)
     }
 

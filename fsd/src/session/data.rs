@@ -2,7 +2,7 @@
 
 use std::{ops::Range, sync::Arc};
 
-use cas::{Attrs, Store};
+use cas::{Attrs, Store, disk::Patience};
 
 use super::{
     Error, Result,
@@ -14,7 +14,7 @@ use super::{
     segment::Segment,
     state::{Effect, State},
     sums::Sum,
-    tree::Found,
+    tree::{Found, Source},
 };
 
 /// The largest file (`off_t`).
@@ -52,13 +52,18 @@ type OwnPart = (Range<u64>, Arc<Segment>, u64);
 
 /// Reads a range that lies within the file: fills all of `buf`.
 pub(super) fn fill(store: &Store, file: &FileBody, offset: u64, buf: &mut [u8]) -> Result<()> {
+    fill_with(store, Patience::Waits, file, offset, buf)
+}
+
+/// [`fill`]. What is not sealed was written not long ago, and is as a rule in memory: only for the store `patience` counts.
+fn fill_with(store: &Store, patience: Patience, file: &FileBody, offset: u64, buf: &mut [u8]) -> Result<()> {
     for (range, origin) in file.origins(offset..offset + buf.len() as u64) {
         let part = &mut buf[(range.start - offset) as usize..(range.end - offset) as usize];
         match origin {
             Origin::Hole => part.fill(0),
             Origin::Segment { segment, offset, .. } => segment.read(part, offset)?,
             Origin::Base => match &file.base {
-                Some(blob) => store.read(&blob.content, blob.size, range.start, part)?,
+                Some(blob) => store.read_with(patience, &blob.content, blob.size, range.start, part)?,
                 None => part.fill(0),
             },
         }
@@ -119,10 +124,23 @@ impl State {
 impl Session {
     /// Reads at `offset`; short only at the end of the file. Errors: `IsADirectory`, `Stale`, and what the store says.
     pub fn read(&self, ino: u64, offset: u64, buf: &mut [u8]) -> Result<usize> {
+        self.read_with(Patience::Waits, ino, offset, buf)
+    }
+
+    /// [`Session::read`] for one who does not wait for the disk: `None` if that had to be.
+    pub fn read_now(&self, ino: u64, offset: u64, buf: &mut [u8]) -> Result<Option<usize>> {
+        match self.read_with(Patience::Now, ino, offset, buf) {
+            Err(Error::Store(cas::Error::NotNow)) => Ok(None),
+            read => read.map(Some),
+        }
+    }
+
+    fn read_with(&self, patience: Patience, ino: u64, offset: u64, buf: &mut [u8]) -> Result<usize> {
         // Only the handles are taken under the lock; the bytes are read outside it.
         let found = self.found(&self.state.read(), ino)?;
-        let len = (found.attrs.size.saturating_sub(offset)).min(buf.len() as u64) as usize;
-        fill(&self.shared.store, &found.file()?, offset, &mut buf[..len])?;
+        let (file, size) = (found.file()?, found.attrs.size);
+        let len = (size.saturating_sub(offset)).min(buf.len() as u64) as usize;
+        fill_with(&self.shared.store, patience, &file, offset, &mut buf[..len])?;
         Ok(len)
     }
 
@@ -144,7 +162,7 @@ impl Session {
     /// Overwrites in place if every byte of the range is in an extent that nobody else can see.
     fn overwrite(&self, by: Writer, ino: u64, range: &Range<u64>, data: &[u8]) -> Result<bool> {
         let _gate = self.gate.read();
-        let Some(parts) = self.exclusive(ino, range) else { return Ok(false) };
+        let Some(parts) = self.exclusive(ino, range)? else { return Ok(false) };
         self.unsum(&parts)?;
         let overwritten = self.write_parts(&parts, range, data).and_then(|()| self.record_overwrite(by, ino));
         // Readers see what it did, and no record tells a sync of it.
@@ -164,9 +182,9 @@ impl Session {
         let mut change = self.begin()?;
         let found = change.found(ino)?;
         let now = self.shared.clock.now();
-        let mode = by.leaves(found.attrs.mode);
+        let attrs = Attrs { mode: by.leaves(found.attrs.mode), mtime: now, ctime: now, ..found.attrs };
         change.edit_xattrs(&found, drop_capabilities)?;
-        change.set_attrs(&found, Attrs { mode, mtime: now, ctime: now, ..found.attrs });
+        change.set_attrs(found, attrs);
         change.commit(Purpose::Shrink)
     }
 
@@ -175,7 +193,7 @@ impl Session {
     fn unsum(&self, parts: &[OwnPart]) -> Result<()> {
         let place = |(part, segment, offset): &OwnPart| {
             let range = *offset..offset + (part.end - part.start);
-            (!segment.sums(range.clone()).is_empty()).then(|| Effect::Unsum(Arc::clone(segment), range))
+            segment.has_sums(range.clone()).then(|| Effect::Unsum(Arc::clone(segment), range))
         };
         let places: Vec<Effect> = parts.iter().filter_map(place).collect();
         if places.is_empty() {
@@ -187,12 +205,15 @@ impl Session {
     }
 
     /// The places in segments that a range consists of, if all of it is this session's own. Called with the gate held.
-    fn exclusive(&self, ino: u64, range: &Range<u64>) -> Option<Vec<OwnPart>> {
+    /// Errors: those of what is no file.
+    fn exclusive(&self, ino: u64, range: &Range<u64>) -> Result<Option<Vec<OwnPart>>> {
         let state = self.state.read();
-        let inode = state.inodes.get(&ino)?;
-        let Body::File(file) = &inode.body else { return None };
+        let found = self.found(&state, ino)?;
+        found.check_file()?;
+        let Source::Changed(inode) = &found.source else { return Ok(None) };
+        let Body::File(file) = &inode.body else { return Ok(None) };
         if range.end > inode.attrs.size {
-            return None;
+            return Ok(None);
         }
         let own = |(part, origin): (Range<u64>, Origin)| match origin {
             Origin::Segment { segment, offset, epoch }
@@ -202,15 +223,14 @@ impl Session {
             }
             _ => None,
         };
-        file.origins(range.clone()).into_iter().map(own).collect()
+        Ok(file.origins(range.clone()).map(own).collect())
     }
 
-    /// Writes to ranges of a segment that nobody else refers to, then records that they are the file's.
+    /// Writes to ranges of a segment that nobody else refers to, then records that they are the file's. The caller has looked
+    /// whether it is a file, before space is spent.
     fn write_new(&self, by: Writer, ino: u64, range: &Range<u64>, data: &[u8]) -> Result<()> {
-        // Checked before space is spent; checked again by what is found under the lock.
-        self.found(&self.state.read(), ino)?.file()?;
         let durability = &self.shared.durability;
-        let reserved = self.cursor.lock().reserve(&durability.pool, data.len() as u64)?;
+        let reserved = self.cursor.lock().reserve(&durability.pool, range.start, data.len() as u64)?;
         let (mut at, mut sums) = (0, Vec::with_capacity(reserved.len()));
         for piece in &reserved {
             let bytes = &data[at..at + piece.len as usize];
@@ -230,8 +250,9 @@ impl Session {
             start += len;
         }
         let (mode, size) = (by.leaves(found.attrs.mode), found.attrs.size.max(range.end));
+        let attrs = Attrs { mode, size, mtime: now, ctime: now, ..found.attrs };
         change.edit_xattrs(&found, drop_capabilities)?;
-        change.set_attrs(&found, Attrs { mode, size, mtime: now, ctime: now, ..found.attrs });
+        change.set_attrs(found, attrs);
         change.commit(Purpose::Grow)
     }
 
@@ -241,7 +262,7 @@ impl Session {
         let now = self.shared.clock.now();
         let mut change = self.begin()?;
         let found = change.found(ino)?;
-        found.file()?;
+        found.check_file()?;
         let size = found.attrs.size;
         let grows = matches!(how, Allocate::Extend | Allocate::Zero { extend: true });
         let new_size = if grows { size.max(range.end) } else { size };
@@ -252,8 +273,9 @@ impl Session {
             change.push(Effect::Punch(ino, range));
         }
         let mode = by.leaves(found.attrs.mode);
+        let attrs = Attrs { mode, size: new_size, mtime: now, ctime: now, ..found.attrs };
         change.edit_xattrs(&found, drop_capabilities)?;
-        change.set_attrs(&found, Attrs { mode, size: new_size, mtime: now, ctime: now, ..found.attrs });
+        change.set_attrs(found, attrs);
         change.commit(if grows { Purpose::Grow } else { Purpose::Shrink })
     }
 
@@ -292,7 +314,7 @@ impl Change<'_> {
         if size > FILE_BYTES_MAX {
             return Err(Error::FileTooBig);
         }
-        found.file()?;
+        found.check_file()?;
         if size < found.attrs.size {
             self.push(Effect::Truncate(found.ino, size));
         }

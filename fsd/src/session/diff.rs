@@ -24,8 +24,8 @@ use super::{
 /// Bytes compared at a time.
 const COMPARE_BYTES: u64 = 1 << 20;
 
-/// Where the parts of a range come from, without gaps.
-type Parts = Vec<(Range<u64>, Origin)>;
+/// Part of a range, and where it comes from.
+type Part = (Range<u64>, Origin);
 
 /// One of the two trees.
 #[derive(Clone, Debug)]
@@ -392,8 +392,11 @@ impl Differ<'_> {
 }
 
 /// Cuts two lists of the parts of one range where either has a cut, and puts them side by side.
-fn in_step(left: Parts, right: Parts) -> Vec<(Range<u64>, Origin, Origin)> {
-    let (mut left, mut right) = (left.into_iter().peekable(), right.into_iter().peekable());
+fn in_step(
+    left: impl Iterator<Item = Part>,
+    right: impl Iterator<Item = Part>,
+) -> Vec<(Range<u64>, Origin, Origin)> {
+    let (mut left, mut right) = (left.peekable(), right.peekable());
     let (mut both, mut at) = (Vec::new(), 0);
     while let (Some((a, from)), Some((b, other))) = (left.peek(), right.peek()) {
         let end = a.end.min(b.end);

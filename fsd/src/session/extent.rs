@@ -251,6 +251,15 @@ pub enum Origin {
     },
 }
 
+impl From<Data> for Origin {
+    fn from(data: Data) -> Origin {
+        match data {
+            Data::Hole => Origin::Hole,
+            Data::Segment { segment, offset, epoch } => Origin::Segment { segment, offset, epoch },
+        }
+    }
+}
+
 impl Origin {
     /// Where the part behind the first `len` bytes comes from.
     pub fn skip(&self, len: u64) -> Origin {
@@ -290,29 +299,26 @@ impl FileBody {
     }
 
     /// Says where each part of `range` comes from, in order and without gaps.
-    pub fn origins(&self, range: Range<u64>) -> Vec<(Range<u64>, Origin)> {
-        let mut parts = Vec::new();
+    pub fn origins(&self, range: Range<u64>) -> impl Iterator<Item = (Range<u64>, Origin)> + '_ {
+        let mut extents = self.extents.within(range.clone()).peekable();
         let mut at = range.start;
-        for (start, extent) in self.extents.within(range.clone()) {
-            self.under(at..start, &mut parts);
-            at = start + extent.len;
-            let origin = match extent.data {
-                Data::Hole => Origin::Hole,
-                Data::Segment { segment, offset, epoch } => Origin::Segment { segment, offset, epoch },
+        std::iter::from_fn(move || {
+            let start = at;
+            let (end, origin) = match extents.next_if(|(next, _)| *next == start) {
+                Some((_, extent)) => (start + extent.len, extent.data.into()),
+                None => self.under(start, extents.peek().map_or(range.end, |(next, _)| *next)),
             };
-            parts.push((start..at, origin));
-        }
-        self.under(at..range.end, &mut parts);
-        parts
+            at = end;
+            (start < end).then_some((start..end, origin))
+        })
     }
 
-    /// What no extent covers: the base as far as it is visible, then nothing.
-    fn under(&self, range: Range<u64>, parts: &mut Vec<(Range<u64>, Origin)>) {
-        let seam = self.base_visible.clamp(range.start, range.end.max(range.start));
-        for (range, origin) in [(range.start..seam, Origin::Base), (seam..range.end, Origin::Hole)] {
-            if !range.is_empty() {
-                parts.push((range, origin));
-            }
+    /// How far it goes, and where it comes from, what no extent covers: the base as far as it is visible, then nothing.
+    fn under(&self, start: u64, end: u64) -> (u64, Origin) {
+        if start < self.base_visible {
+            (end.min(self.base_visible), Origin::Base)
+        } else {
+            (end, Origin::Hole)
         }
     }
 }

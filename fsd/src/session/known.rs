@@ -10,6 +10,7 @@ use std::collections::{HashMap, HashSet};
 use cas::{
     Digest, Store,
     dir::{Dir, DirName},
+    hash::KeyedHash,
 };
 use parking_lot::Mutex;
 
@@ -28,14 +29,16 @@ struct Known {
     lookups: u64,
 }
 
+type Shard = HashMap<u64, Known, KeyedHash>;
+
 /// The table.
 #[derive(Debug, Default)]
 pub struct KnownInodes {
-    shards: [Mutex<HashMap<u64, Known>>; SHARDS],
+    shards: [Mutex<Shard>; SHARDS],
 }
 
 impl KnownInodes {
-    fn shard(&self, ino: u64) -> &Mutex<HashMap<u64, Known>> {
+    fn shard(&self, ino: u64) -> &Mutex<Shard> {
         // Fibonacci hashing: created numbers are consecutive, derived ones random; both spread.
         &self.shards[(ino.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 60) as usize % SHARDS]
     }
@@ -66,6 +69,11 @@ impl KnownInodes {
     /// Whether the holder may still name it.
     pub fn contains(&self, ino: u64) -> bool {
         self.shard(ino).lock().contains_key(&ino)
+    }
+
+    /// In which directory it was found last.
+    pub fn parent(&self, ino: u64) -> Option<u64> {
+        self.shard(ino).lock().get(&ino).map(|known| known.parent)
     }
 
     /// Where it is in the base, and in which directory it was found last.
@@ -106,7 +114,7 @@ impl KnownInodes {
 
     /// The holder is gone.
     pub fn clear(&self) {
-        self.shards.iter().for_each(|shard| *shard.lock() = HashMap::new());
+        self.shards.iter().for_each(|shard| *shard.lock() = Shard::default());
     }
 
     /// Every directory that is remembered here: those of bases that a seal replaced are nowhere else.

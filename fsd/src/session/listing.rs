@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 
-use cas::dir::Dir;
+use cas::{Entry, dir::Dir};
 use parking_lot::Mutex;
 
 use super::{
@@ -45,6 +45,11 @@ impl Listings {
         let listings = self.0.lock();
         let (_, base, delta) = listings.get(&dir)?.frozen.iter().find(|(g, _, _)| *g == generation)?;
         Some((base.clone(), delta.clone()))
+    }
+
+    /// Whether somebody may be in the middle of listing it.
+    pub(super) fn contains(&self, dir: u64) -> bool {
+        self.0.lock().contains_key(&dir)
     }
 
     /// A seal is about to move the directory's changes into its base: what it was becomes a generation of its own.
@@ -101,15 +106,12 @@ impl Session {
         let cookie = if wanted == current { cookie } else { 0 };
         let delta = state.dirs.get(&dir);
         walk(&now, delta, current, cookie, &mut |name, place, next| {
-            let (At::Base(_, ino) | At::Added(ino)) = place;
+            let (At::Base(_, _, Entry { ino, .. }) | At::Added(ino)) = place;
             if !state.stands(ino, dir) {
                 return Ok(true);
             }
             let found = match place {
-                At::Base(index, ino) => {
-                    let base = now.base.clone().expect("an index is one of the base");
-                    state.of_place(super::tree::Place { dir: base, index }, ino, dir)?
-                }
+                At::Base(base, index, entry) => state.of_entry(base, index, &entry, dir),
                 At::Added(ino) => match state.inodes.get(&ino) {
                     Some(inode) => Found { parent: dir, ..Found::changed(ino, inode) },
                     None => return Ok(true),
@@ -120,14 +122,14 @@ impl Session {
     }
 }
 
-/// What an entry of a listing refers to.
-enum At {
-    Base(u32, u64),
+/// What an entry of a listing refers to: one of the base, or an inode.
+enum At<'d> {
+    Base(&'d Dir, u32, Entry<'d>),
     Added(u64),
 }
 
 /// Is given a name, what it refers to and the cookie behind it; says whether to go on.
-type Visit<'v> = dyn FnMut(&[u8], At, u64) -> Result<bool> + 'v;
+type Visit<'v> = dyn FnMut(&[u8], At<'_>, u64) -> Result<bool> + 'v;
 
 /// The entries of a directory from a cookie on: the names of the base that are not gone, then those it does not have.
 fn walk(
@@ -144,7 +146,7 @@ fn walk(
         for index in from as u32..base.count() {
             let entry = base.entry(index)?;
             let at = match delta.and_then(|delta| delta.names.get(entry.name)) {
-                None => At::Base(index, entry.ino),
+                None => At::Base(base, index, entry),
                 // Replaced: it stays where it was, so that nobody is shown it twice.
                 Some(Change::Added { ino, .. }) => At::Added(*ino),
                 Some(Change::Gone) => continue,

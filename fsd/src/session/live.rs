@@ -27,7 +27,7 @@ use super::{
     record::{Meta, Record},
     segment::Cursor,
     state::{Effect, State},
-    tree::{DirNode, Found},
+    tree::{DirNode, Found, Source},
 };
 
 /// What all sessions of a host share.
@@ -221,6 +221,9 @@ impl<'a> Change<'a> {
     /// Makes sure that the inode and its ancestors are among the changed ones, so that effects on it have something to work
     /// on, and so that whoever walks down from the root finds it.
     pub(super) fn adopt(&mut self, found: &Found) -> Result<()> {
+        if matches!(found.source, Source::Changed(_)) {
+            return Ok(());
+        }
         let mut chain = Vec::new();
         let mut next = found.clone();
         while !self.is_adopted(next.ino) {
@@ -258,13 +261,24 @@ impl<'a> Change<'a> {
         self.effects.push(effect);
     }
 
-    /// New attributes for an inode; its access time stays.
-    pub(super) fn set_attrs(&mut self, found: &Found, attrs: Attrs) {
+    /// New attributes for an inode; its access time stays. Takes what was found: an inode that somebody else holds when the
+    /// effects are carried out has to be copied.
+    pub(super) fn set_attrs(&mut self, found: Found, attrs: Attrs) {
         self.push(Effect::Attrs(found.ino, attrs, found.atime));
     }
 
     /// Records the effects and carries them out. Nothing has happened when this fails.
     pub(super) fn commit(mut self, purpose: Purpose) -> Result<()> {
+        self.carry_out(purpose)
+    }
+
+    /// [`Change::commit`]; gives an inode as it is then.
+    pub(super) fn commit_found(mut self, purpose: Purpose, ino: u64) -> Result<Found> {
+        self.carry_out(purpose)?;
+        self.found(ino)
+    }
+
+    fn carry_out(&mut self, purpose: Purpose) -> Result<()> {
         let mut effects = std::mem::take(&mut self.effects);
         if effects.is_empty() {
             return Ok(());

@@ -156,7 +156,8 @@ impl Log {
         let at = FILE_HEADER as u64 + position - start;
         let written = tail.file.write_at(bytes, at);
         self.spoilt.store(written.is_err(), Ordering::Relaxed);
-        written.map_err(Error::io(self.disk.display(&path_of(start))))?;
+        // The path is for a failure alone: to write it down takes as long as all else that is done here.
+        written.map_err(|error| Error::io(self.disk.display(&path_of(start)))(error))?;
         let end = position + bytes.len() as u64;
         self.position.store(end, Ordering::Release);
         Ok(end)

@@ -80,20 +80,27 @@ impl FileHeader {
     }
 }
 
+/// Bytes of a record's header in front of its checksum.
+const CHECKED_HEADER: usize = RECORD_HEADER - 8;
+
 /// Fills in the header that `bytes` begin with.
 pub(super) fn seal_record(bytes: &mut [u8], position: u64, synced: u64) {
     let len = (bytes.len() - RECORD_HEADER) as u32;
-    bytes[0..4].copy_from_slice(&len.to_le_bytes());
-    bytes[4..8].fill(0);
-    bytes[8..16].copy_from_slice(&position.to_le_bytes());
-    bytes[16..24].copy_from_slice(&synced.to_le_bytes());
-    let check = check_of(bytes);
-    bytes[24..32].copy_from_slice(&check.to_le_bytes());
+    let mut header = [0; CHECKED_HEADER];
+    header[0..4].copy_from_slice(&len.to_le_bytes());
+    header[8..16].copy_from_slice(&position.to_le_bytes());
+    header[16..24].copy_from_slice(&synced.to_le_bytes());
+    // Next to the body for a moment: what is hashed in one piece takes half the time.
+    let gap = RECORD_HEADER - CHECKED_HEADER;
+    bytes[gap..RECORD_HEADER].copy_from_slice(&header);
+    let check = xxh3_64(&bytes[gap..]);
+    bytes[..CHECKED_HEADER].copy_from_slice(&header);
+    bytes[CHECKED_HEADER..RECORD_HEADER].copy_from_slice(&check.to_le_bytes());
 }
 
 fn check_of(bytes: &[u8]) -> u64 {
     let mut hash = Xxh3::new();
-    hash.update(&bytes[..24]);
+    hash.update(&bytes[..CHECKED_HEADER]);
     hash.update(&bytes[RECORD_HEADER..]);
     hash.digest()
 }

@@ -107,7 +107,7 @@ impl Session {
         change.adopt(&parent)?;
         change.push(Effect::Inode(ino, Arc::clone(&inode)));
         change.push(Effect::Add { dir: dir.ino, name: name.clone(), ino });
-        change.touch_dir(&parent, (inode.kind == Kind::Dir) as i64, now);
+        change.touch_dir(parent, (inode.kind == Kind::Dir) as i64, now);
         self.commit_remembered(change, ino, dir.ino)?;
         Ok(Found::changed(ino, &inode))
     }
@@ -163,9 +163,9 @@ impl Session {
         let attrs = Attrs { nlink, ctime: now, ..found.attrs };
         let home = if is_first { dir.ino } else { found.parent };
         change.push(if is_first { Effect::Parent(ino, home) } else { Effect::Linked(ino) });
-        change.set_attrs(&found, attrs);
+        change.set_attrs(found.clone(), attrs);
         change.push(Effect::Add { dir: dir.ino, name: name.clone(), ino });
-        change.touch_dir(&parent, 0, now);
+        change.touch_dir(parent, 0, now);
         self.commit_remembered(change, ino, home)?;
         Ok(Found { attrs, parent: home, ..found })
     }
@@ -181,9 +181,9 @@ impl Session {
         }
         let parent = change.found(dir.ino)?;
         change.adopt(&parent)?;
-        change.take_name(&dir, name)?;
-        change.lose_name(&found, now)?;
-        change.touch_dir(&parent, 0, now);
+        change.take_name(&dir, name, &found)?;
+        change.lose_name(found, now)?;
+        change.touch_dir(parent, 0, now);
         change.commit(Purpose::Shrink)
     }
 
@@ -196,9 +196,9 @@ impl Session {
         change.check_empty(&found)?;
         let parent = change.found(dir.ino)?;
         change.adopt(&parent)?;
-        change.take_name(&dir, name)?;
-        change.lose_name(&found, now)?;
-        change.touch_dir(&parent, -1, now);
+        change.take_name(&dir, name, &found)?;
+        change.lose_name(found, now)?;
+        change.touch_dir(parent, -1, now);
         change.commit(Purpose::Shrink)
     }
 
@@ -293,16 +293,19 @@ impl Change<'_> {
     }
 
     /// A directory's names changed: its times, and its links by as many subdirectories as came or went.
-    fn touch_dir(&mut self, dir: &Found, subdirs: i64, now: Time) {
+    fn touch_dir(&mut self, dir: Found, subdirs: i64, now: Time) {
         let nlink = dir.attrs.nlink.saturating_add_signed(subdirs as i32);
-        self.set_attrs(dir, Attrs { nlink, mtime: now, ctime: now, ..dir.attrs });
+        let attrs = Attrs { nlink, mtime: now, ctime: now, ..dir.attrs };
+        self.set_attrs(dir, attrs);
     }
 
-    /// The name stands for nothing any more.
-    fn take_name(&mut self, dir: &DirNode, name: &Name) -> Result<()> {
-        let in_base = match &dir.base {
-            Some(base) => base.find(name.as_bytes())?.is_some(),
-            None => false,
+    /// The name, which stands for what was found there, does so no more.
+    fn take_name(&mut self, dir: &DirNode, name: &Name, found: &Found) -> Result<()> {
+        let in_base = match (&found.source, &dir.base) {
+            // Untouched, so it was found in the base.
+            (Source::Base(_), _) => true,
+            (Source::Changed(_), Some(base)) => base.find(name.as_bytes())?.is_some(),
+            (Source::Changed(_), None) => false,
         };
         let (dir, name) = (dir.ino, name.clone());
         self.push(if in_base { Effect::Hide { dir, name } } else { Effect::Remove { dir, name } });
@@ -310,16 +313,17 @@ impl Change<'_> {
     }
 
     /// An inode has one name less; without any it stays for as long as somebody knows it.
-    fn lose_name(&mut self, found: &Found, now: Time) -> Result<()> {
+    fn lose_name(&mut self, found: Found, now: Time) -> Result<()> {
         let nlink = if found.kind == Kind::Dir { 0 } else { found.attrs.nlink.saturating_sub(1) };
         if nlink == 0 && !self.session.known.contains(found.ino) {
             self.push(Effect::Drop(found.ino));
             return Ok(());
         }
-        self.adopt(found)?;
-        self.set_attrs(found, Attrs { nlink, ctime: now, ..found.attrs });
+        self.adopt(&found)?;
+        let (ino, attrs) = (found.ino, Attrs { nlink, ctime: now, ..found.attrs });
+        self.set_attrs(found, attrs);
         if nlink == 0 {
-            self.push(Effect::Orphan(found.ino));
+            self.push(Effect::Orphan(ino));
         }
         Ok(())
     }
@@ -359,20 +363,21 @@ impl Change<'_> {
                 (false, false) => {}
             }
         }
-        let (old, new) = (self.found(from.ino)?, self.found(to.ino)?);
-        [&old, &new, &source].into_iter().try_for_each(|found| self.adopt(found))?;
-        self.take_name(from, name)?;
-        if let Some(target) = &target {
+        let (old, new) = self.both(from, to)?;
+        old.iter().chain([&new, &source]).try_for_each(|found| self.adopt(found))?;
+        self.take_name(from, name, &source)?;
+        let replaced_dir = target.as_ref().is_some_and(|target| target.kind == Kind::Dir) as i64;
+        if let Some(target) = target {
             self.lose_name(target, now)?;
         }
-        self.move_to(&source, to.ino, to_name, now);
-        let replaced_dir = target.is_some_and(|target| target.kind == Kind::Dir) as i64;
+        self.move_to(source, to.ino, to_name, now);
         let moved_dir = moves_dir as i64;
-        if from.ino == to.ino {
-            self.touch_dir(&new, -replaced_dir, now);
-        } else {
-            self.touch_dir(&old, -moved_dir, now);
-            self.touch_dir(&new, moved_dir - replaced_dir, now);
+        match old {
+            None => self.touch_dir(new, -replaced_dir, now),
+            Some(old) => {
+                self.touch_dir(old, -moved_dir, now);
+                self.touch_dir(new, moved_dir - replaced_dir, now);
+            }
         }
         Ok(())
     }
@@ -383,23 +388,31 @@ impl Change<'_> {
         (to, to_name, target): End<'_, Found>,
         now: Time,
     ) -> Result<()> {
-        let (old, new) = (self.found(from.ino)?, self.found(to.ino)?);
-        [&old, &new, &source, &target].into_iter().try_for_each(|found| self.adopt(found))?;
-        self.move_to(&source, to.ino, to_name, now);
-        self.move_to(&target, from.ino, name, now);
+        let (old, new) = self.both(from, to)?;
+        old.iter().chain([&new, &source, &target]).try_for_each(|found| self.adopt(found))?;
         let balance = (target.kind == Kind::Dir) as i64 - (source.kind == Kind::Dir) as i64;
-        if from.ino == to.ino {
-            self.touch_dir(&new, 0, now);
-        } else {
-            self.touch_dir(&old, balance, now);
-            self.touch_dir(&new, -balance, now);
+        self.move_to(source, to.ino, to_name, now);
+        self.move_to(target, from.ino, name, now);
+        match old {
+            None => self.touch_dir(new, 0, now),
+            Some(old) => {
+                self.touch_dir(old, balance, now);
+                self.touch_dir(new, -balance, now);
+            }
         }
         Ok(())
     }
 
-    fn move_to(&mut self, found: &Found, dir: u64, name: &Name, now: Time) {
+    /// The directories of a rename; of one within a directory the second alone.
+    fn both(&self, from: &DirNode, to: &DirNode) -> Result<(Option<Found>, Found)> {
+        let old = (from.ino != to.ino).then(|| self.found(from.ino)).transpose()?;
+        Ok((old, self.found(to.ino)?))
+    }
+
+    fn move_to(&mut self, found: Found, dir: u64, name: &Name, now: Time) {
         self.push(Effect::Add { dir, name: name.clone(), ino: found.ino });
         self.push(Effect::Parent(found.ino, dir));
-        self.set_attrs(found, Attrs { ctime: now, ..found.attrs });
+        let attrs = Attrs { ctime: now, ..found.attrs };
+        self.set_attrs(found, attrs);
     }
 }

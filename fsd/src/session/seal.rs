@@ -74,7 +74,7 @@ impl Session {
             log.append(Purpose::Grow, |out| record.encode(out))?;
         }
         self.anchor.store(position, Ordering::Release);
-        for &dir in cut.dirs.keys() {
+        for &dir in cut.dirs.keys().filter(|dir| self.listings.contains(**dir)) {
             // As they are now, not as the cut had them: who began to list after the cut was promised what came since.
             let Some(delta) = state.dirs.get(&dir) else { continue };
             let base = state.inodes.get(&dir).and_then(|inode| match &inode.body {
@@ -86,8 +86,10 @@ impl Session {
         for Moved { ino, place, parent } in moved {
             self.known.relocate(ino, place, parent);
         }
-        *state = rebased;
+        let replaced = std::mem::replace(&mut *state, rebased);
         drop(state);
+        // Letting go of what was sealed takes a while.
+        drop(replaced);
         self.cursor.lock().retire();
         Ok(Sealed { snapshot, written })
     }

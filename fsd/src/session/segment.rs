@@ -27,6 +27,8 @@ use super::{
 const DIR: &str = "segments";
 /// The highest number that a record may name: the next ones must not begin at zero again.
 pub(super) const SEGMENT_ID_MAX: u64 = 1 << 62;
+/// What the kernel's cache of a file is made of.
+const PAGE_BYTES: u64 = 4096;
 /// What is tried last on a disk that is nearly full.
 const SEGMENT_BYTES_LEAST: u64 = 256 << 10;
 
@@ -109,7 +111,12 @@ impl Segment {
 
     /// The sums of which a byte is in `range`.
     pub fn sums(&self, range: Range<u64>) -> Vec<Sum> {
-        self.sums.lock().touching(range)
+        self.sums.lock().touching(range).collect()
+    }
+
+    /// Whether there are any.
+    pub fn has_sums(&self, range: Range<u64>) -> bool {
+        self.sums.lock().touching(range).next().is_some()
     }
 
     /// Bytes that are there, of those that the daemon began with or wrote since; none of a segment that is missing.
@@ -418,8 +425,15 @@ pub struct Reserved {
 }
 
 impl Cursor {
-    /// Reserves `len` bytes, in one piece unless a segment ends in between. Error: `NoSpace`.
-    pub fn reserve(&mut self, pool: &Pool, len: u64) -> Result<Vec<Reserved>> {
+    /// Reserves `len` bytes for what a file has at `start`, in one piece unless a segment ends in between. Pages of the
+    /// file, as most large writes are made of, are given pages of the segment: else each costs two. Error: `NoSpace`.
+    pub fn reserve(&mut self, pool: &Pool, start: u64, len: u64) -> Result<Vec<Reserved>> {
+        if let Some((_, next, end)) = &mut self.current
+            && start.is_multiple_of(PAGE_BYTES)
+            && len >= PAGE_BYTES
+        {
+            *next = next.next_multiple_of(PAGE_BYTES).min(*end);
+        }
         let mut pieces = Vec::with_capacity(1);
         let mut left = len;
         while left > 0 {

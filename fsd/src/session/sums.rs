@@ -1,7 +1,7 @@
 //! Checksums of a segment's bytes: what was written where. Pure: no I/O.
 //!
 //! A sum is of bytes that stay as they were written. Before a place is overwritten in place its sums go, and the log says
-//! so first: bytes may be newer than what a replay knows of them, never older. docs/decisions/0012 says what that leaves.
+//! so first: bytes may be newer than what a replay knows of them, never older. docs/decisions/0011 says what that leaves.
 
 use std::{collections::BTreeMap, ops::Range};
 
@@ -52,17 +52,23 @@ impl Sums {
 
     /// Forgets every sum of which a byte is in `range`.
     pub fn clear(&mut self, range: Range<u64>) {
-        for sum in self.touching(range) {
-            self.0.remove(&sum.offset);
+        // Most of what is written lies behind all that was.
+        if self.0.last_key_value().is_none_or(|(offset, (len, _))| offset + len <= range.start) {
+            return;
+        }
+        let touched: Vec<u64> = self.touching(range).map(|sum| sum.offset).collect();
+        for offset in touched {
+            self.0.remove(&offset);
         }
     }
 
     /// The sums of which a byte is in `range`, in order.
-    pub fn touching(&self, range: Range<u64>) -> Vec<Sum> {
-        let from = range.start.saturating_sub(SUM_BYTES_MAX - 1);
-        let within = self.0.range(from..range.end.max(from));
-        let sums = within.map(|(&offset, &(len, check))| Sum { offset, len, check });
-        sums.filter(|sum| sum.range().end > range.start).collect()
+    pub fn touching(&self, range: Range<u64>) -> impl Iterator<Item = Sum> + '_ {
+        // Of those that begin before it only the last can reach into it, however small they are.
+        let before = self.0.range(..range.start).next_back();
+        let before = before.filter(|(offset, (len, _))| *offset + len > range.start);
+        let within = self.0.range(range.start..range.end.max(range.start));
+        before.into_iter().chain(within).map(|(&offset, &(len, check))| Sum { offset, len, check })
     }
 
     /// Whether this very sum is still here.
@@ -102,7 +108,7 @@ mod tests {
                     sums.clear(offset..offset + len);
                 }
                 for at in 0..400 {
-                    let found = sums.touching(at..at + 1).first().map_or(0, |sum| sum.check);
+                    let found = sums.touching(at..at + 1).next().map_or(0, |sum| sum.check);
                     prop_assert_eq!(found, bytes[at as usize]);
                 }
             }

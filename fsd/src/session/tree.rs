@@ -1,13 +1,13 @@
 //! Finding things: a state's changes over the directories of its base. One look in a map, then one in a dir object, at any
 //! fork depth. Pure but for reads of the store.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
-use cas::{Attrs, Kind, Store, Time, dir::Dir};
+use cas::{Attrs, Content, Entry, Kind, Node, Store, Time, dir::Dir};
 
 use super::{
     Error, Name, Result,
-    extent::FileBody,
+    extent::{Blob, FileBody},
     inode::{Body, Inode, ROOT, XattrSet},
     state::{Change, State},
 };
@@ -67,6 +67,12 @@ impl Found {
         Ok(Found { ino, parent, kind, attrs, atime: attrs.mtime, source: Source::Base(place) })
     }
 
+    /// The same for who has read the entry already.
+    fn of_entry(place: Place, entry: &Entry<'_>, parent: u64) -> Found {
+        let (ino, kind, attrs) = (entry.ino, entry.node.kind(), entry.attrs);
+        Found { ino, parent, kind, attrs, atime: attrs.mtime, source: Source::Base(place) }
+    }
+
     /// The inode as the session's changes would record it.
     pub fn inode(&self) -> Result<Arc<Inode>> {
         match &self.source {
@@ -75,15 +81,31 @@ impl Found {
         }
     }
 
-    /// A regular file's bytes. Errors: `IsADirectory`, `Invalid` for other kinds.
-    pub fn file(&self) -> Result<FileBody> {
+    /// Whether it has bytes to read and write. Errors: `IsADirectory`, `Invalid` for other kinds.
+    pub fn check_file(&self) -> Result<()> {
         match self.kind {
-            Kind::File => match &self.inode()?.body {
-                Body::File(file) => Ok(file.clone()),
-                _ => unreachable!("a file has a file's body"),
-            },
+            Kind::File => Ok(()),
             Kind::Dir => Err(Error::IsADirectory),
             _ => Err(Error::Invalid("not a regular file")),
+        }
+    }
+
+    /// A regular file's bytes. Errors: those of [`Found::check_file`].
+    pub fn file(&self) -> Result<Cow<'_, FileBody>> {
+        self.check_file()?;
+        match &self.source {
+            Source::Changed(inode) => match &inode.body {
+                Body::File(file) => Ok(Cow::Borrowed(file)),
+                _ => unreachable!("a file has a file's body"),
+            },
+            Source::Base(place) => {
+                let entry = place.dir.entry(place.index)?;
+                Ok(Cow::Owned(match entry.node {
+                    Node::File(Content::Empty) => FileBody::default(),
+                    Node::File(content) => FileBody::of_base(Blob { content, size: entry.attrs.size }),
+                    _ => unreachable!("the entry of a file"),
+                }))
+            }
         }
     }
 
@@ -136,9 +158,15 @@ impl State {
         if found.kind != Kind::Dir {
             return Err(Error::NotADirectory);
         }
-        let base = match &found.inode()?.body {
-            Body::Dir(Some(base)) => Some(base.open(store)?.clone()),
-            _ => None,
+        let base = match &found.source {
+            Source::Changed(inode) => match &inode.body {
+                Body::Dir(Some(base)) => Some(base.open(store)?.clone()),
+                _ => None,
+            },
+            Source::Base(place) => match place.dir.entry(place.index)?.node {
+                Node::Dir(digest) => Some(Dir::open(store, digest)?),
+                _ => None,
+            },
         };
         Ok(DirNode { ino: found.ino, base })
     }
@@ -155,7 +183,7 @@ impl State {
     fn base_child(&self, dir: &DirNode, name: &Name) -> Result<Option<Found>> {
         let Some(base) = &dir.base else { return Ok(None) };
         let Some((index, entry)) = base.find(name.as_bytes())? else { return Ok(None) };
-        let found = self.of_place(Place { dir: base.clone(), index }, entry.ino, dir.ino)?;
+        let found = self.of_entry(base, index, &entry, dir.ino);
         self.check_place(&found).map(|()| Some(found))
     }
 
@@ -185,11 +213,11 @@ impl State {
         ino != ROOT && self.inodes.get(&ino).is_none_or(is_there)
     }
 
-    /// An entry of the base, or what became of its inode.
-    pub fn of_place(&self, place: Place, ino: u64, parent: u64) -> Result<Found> {
-        match self.inodes.get(&ino) {
-            Some(inode) => Ok(Found { parent, ..Found::changed(ino, inode) }),
-            None => Found::base(place, parent),
+    /// An entry of a directory's object, or what became of its inode.
+    pub(super) fn of_entry(&self, base: &Dir, index: u32, entry: &Entry<'_>, dir: u64) -> Found {
+        match self.inodes.get(&entry.ino) {
+            Some(inode) => Found { parent: dir, ..Found::changed(entry.ino, inode) },
+            None => Found::of_entry(Place { dir: base.clone(), index }, entry, dir),
         }
     }
 
@@ -220,7 +248,7 @@ impl State {
             for index in 0..base.count() {
                 let entry = base.entry(index)?;
                 if delta.is_none_or(|delta| !delta.names.contains_key(entry.name)) {
-                    let found = self.of_place(Place { dir: base.clone(), index }, entry.ino, dir.ino)?;
+                    let found = self.of_entry(base, index, &entry, dir.ino);
                     self.check_place(&found)?;
                     entries.push((Name::parse(entry.name)?, found));
                 }

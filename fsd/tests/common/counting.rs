@@ -4,7 +4,10 @@ use std::{
     collections::BTreeMap,
     io,
     path::PathBuf,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
     time::Duration,
 };
@@ -14,6 +17,8 @@ use cas::{
     sim::SimDisk,
 };
 
+const PAGE_BYTES: u64 = 4096;
+
 /// Calls and bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Count {
@@ -21,6 +26,8 @@ pub struct Count {
     pub read_bytes: u64,
     pub writes: u64,
     pub written_bytes: u64,
+    /// Pages of the kernel's cache that were written to.
+    pub written_pages: u64,
     pub syncs: u64,
 }
 
@@ -33,6 +40,8 @@ pub struct CountingDisk {
     pub disk: SimDisk,
     counts: Arc<Mutex<Counts>>,
     sync_takes: Duration,
+    /// Nothing of it is in memory: who does not wait gets nothing.
+    pub is_distant: Arc<AtomicBool>,
 }
 
 impl CountingDisk {
@@ -42,7 +51,7 @@ impl CountingDisk {
 
     /// One whose syncs take so long.
     pub fn slow_to_sync(disk: SimDisk, sync_takes: Duration) -> CountingDisk {
-        CountingDisk { disk, counts: Arc::default(), sync_takes }
+        CountingDisk { disk, counts: Arc::default(), sync_takes, is_distant: Arc::default() }
     }
 
     /// What was counted since the last time this was asked.
@@ -59,6 +68,7 @@ impl Disk for CountingDisk {
             folder,
             counts: Arc::clone(&self.counts),
             sync_takes: self.sync_takes,
+            is_distant: Arc::clone(&self.is_distant),
         }))
     }
 
@@ -97,6 +107,7 @@ struct CountingFile {
     folder: String,
     counts: Arc<Mutex<Counts>>,
     sync_takes: Duration,
+    is_distant: Arc<AtomicBool>,
 }
 
 impl CountingFile {
@@ -113,10 +124,24 @@ impl DiskFile for CountingFile {
         self.file.read_at(buf, offset)
     }
 
+    fn read_split_at(&self, head: &mut [u8], rest: &mut [u8], offset: u64) -> io::Result<usize> {
+        let bytes = (head.len() + rest.len()) as u64;
+        self.count(|count| (count.reads, count.read_bytes) = (count.reads + 1, count.read_bytes + bytes));
+        self.file.read_split_at(head, rest, offset)
+    }
+
+    fn read_split_now(&self, head: &mut [u8], rest: &mut [u8], offset: u64) -> io::Result<Option<usize>> {
+        match self.is_distant.load(Ordering::Relaxed) {
+            true => Ok(None),
+            false => self.read_split_at(head, rest, offset).map(Some),
+        }
+    }
+
     fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
         let bytes = buf.len() as u64;
         self.count(|count| {
-            (count.writes, count.written_bytes) = (count.writes + 1, count.written_bytes + bytes)
+            (count.writes, count.written_bytes) = (count.writes + 1, count.written_bytes + bytes);
+            count.written_pages += (offset + bytes).div_ceil(PAGE_BYTES) - offset / PAGE_BYTES;
         });
         self.file.write_at(buf, offset)
     }

@@ -4,7 +4,7 @@ use std::{future::Future, os::unix::ffi::OsStrExt, path::Path, sync::Arc};
 
 use cas::{Store, disk::Disk, sys::SysDisk};
 use fsd::{
-    fuse::Mounts,
+    fuse::{Mounts, TransportChoice},
     host::{SystemClock, SystemEntropy, boot},
     serve::{Server, Service, listen},
     session::{Engine, Limits, Parts},
@@ -46,7 +46,7 @@ impl Daemon {
             limits,
         };
         let engine = Arc::new(Engine::open(parts).unwrap());
-        let mounts = Mounts::new(Arc::clone(&engine), &state);
+        let mounts = Mounts::new(&state, TransportChoice::default());
         let socket = dir.path().join("run/aetherfsd.sock");
         let service = Service::new(Arc::clone(&engine), mounts, state.canonicalize().unwrap());
         let server = Server::start(listen(&socket).unwrap(), service).unwrap();

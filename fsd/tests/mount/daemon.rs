@@ -23,13 +23,15 @@ use nix::{
 use proto::v1::{
     CreateRequest, DiffKind, DiffRequest, DiscardRequest, ForkRequest, GcRequest, ImportRequest,
     ListDirRequest, MountRequest, ReadFileRequest, SealRequest, SessionInfo, ShowRequest, StatsReply,
-    StatsRequest, UnmountRequest, aether_client::AetherClient, import_event, seal_event, show_reply,
-    unmount_request,
+    StatsRequest, Transport, UnmountRequest, aether_client::AetherClient, import_event, seal_event,
+    show_reply, unmount_request,
 };
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use tonic::{Status, transport::Channel};
 
+/// How often, 10 ms apart, somebody is asked for what he hears of from the kernel.
+const NOTICE_TRIES: u32 = 1000;
 /// How long a test may take: then its daemon is killed, so that whoever waits for it fails instead of waiting on.
 const TEST_SECONDS_MAX: u64 = 240;
 /// How often, 20 ms apart, a new daemon is asked whether it is there.
@@ -169,6 +171,12 @@ impl Daemon {
 
     pub(crate) fn mount(&self, session: &str, dir: &Path) -> Answer<()> {
         let request = MountRequest { session: session.into(), dir: bytes(dir), ..Default::default() };
+        self.ask(async |mut client| client.mount(request).await).map(drop)
+    }
+
+    pub(crate) fn mount_by(&self, transport: Transport, session: &str, dir: &Path) -> Answer<()> {
+        let (session, transport) = (session.into(), transport.into());
+        let request = MountRequest { session, dir: bytes(dir), transport, ..Default::default() };
         self.ask(async |mut client| client.mount(request).await).map(drop)
     }
 
@@ -424,4 +432,15 @@ fn detach(dir: &Path) {
 
 fn bytes(path: &Path) -> Vec<u8> {
     path.as_os_str().as_bytes().to_vec()
+}
+
+/// Waits until it is so.
+pub(crate) fn soon(what: &str, mut is_so: impl FnMut() -> bool) {
+    for _ in 0..NOTICE_TRIES {
+        if is_so() {
+            return;
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+    panic!("still not so: {what}");
 }

@@ -12,24 +12,12 @@ use std::{
 };
 
 use nix::{sys::signal::Signal, unistd::geteuid};
+use proto::v1::Transport;
 use tonic::Code;
 
-use crate::daemon::Daemon;
+use crate::daemon::{Daemon, soon};
 
 const MANY: usize = 40;
-/// How often, 10 ms apart, the daemon is asked for what it hears of from the kernel.
-const NOTICE_TRIES: u32 = 1000;
-
-/// Waits until it is so.
-fn soon(what: &str, mut is_so: impl FnMut() -> bool) {
-    for _ in 0..NOTICE_TRIES {
-        if is_so() {
-            return;
-        }
-        thread::sleep(Duration::from_millis(10));
-    }
-    panic!("still not so: {what}");
-}
 
 #[test]
 fn forty_mounted_sessions_come_back_after_every_kind_of_restart() {
@@ -114,7 +102,9 @@ fn clients_that_are_killed_in_the_middle_of_a_call_leave_nothing_behind() {
 #[test]
 fn a_client_that_waits_for_a_stopped_daemon_can_be_killed() {
     let Some(daemon) = Daemon::start() else { return };
-    let (session, dir) = daemon.mounted("", "mnt");
+    let (session, dir) = (daemon.create("").expect("create"), daemon.new_dir("mnt"));
+    // What a ring was given is with the daemon, stopped or not: its clients wait for it to go on.
+    daemon.mount_by(Transport::DevFuse, &session, &dir).expect("mount");
     fs::write(dir.join("file"), b"before").expect("write");
     daemon.signal(Signal::SIGSTOP);
     // A thread that took a request first would have to answer it before its client can go.

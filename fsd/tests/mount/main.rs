@@ -30,5 +30,6 @@ mod snapshots;
 mod strangers;
 mod syncing;
 mod times;
+mod transports;
 mod unnamed;
 mod users;

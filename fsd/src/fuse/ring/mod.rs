@@ -1,0 +1,77 @@
+//! The fast transport: requests and replies through io_uring, without a system call for each way (Linux 6.14 and later, with
+//! `fuse.enable_uring`).
+//!
+//! The kernel has a queue for every CPU and puts a request into that of the CPU it was made on. Here a thread for every CPU,
+//! pinned to it, owns a ring, and serves that CPU's queue of every mount: nobody on another CPU has to wake up. What a thread
+//! may have to wait for longer is carried out by others ([`blocking`]). Source: `fs/fuse/dev_uring.c`.
+
+mod blocking;
+mod command;
+mod cpus;
+mod slot;
+mod thread;
+
+use std::{
+    convert::Infallible,
+    io,
+    sync::{Arc, mpsc},
+};
+
+use blocking::Blocking;
+use cpus::Cpu;
+use thread::{Door, Message};
+
+use super::device::Device;
+
+/// Requests of one mount that one CPU's queue holds at a time; further ones wait in the kernel. Each costs an idle mount a few
+/// pages. Of CPUs that are not there, one, because the kernel wants every possible CPU to have a queue.
+const DEPTH: usize = 8;
+const DEPTH_OFFLINE: usize = 1;
+
+/// The threads and their rings, for all mounts of a daemon. They end with the last mount once this is gone.
+#[derive(Debug)]
+pub(super) struct Rings {
+    threads: Vec<(Cpu, Door)>,
+}
+
+/// A mount that rings serve.
+pub(super) struct Attached {
+    released: mpsc::Receiver<Infallible>,
+}
+
+impl Rings {
+    /// Makes the rings. Error: this system does not let the daemon have them.
+    pub fn start() -> io::Result<Rings> {
+        let blocking = Blocking::start()?;
+        let start = |cpu: Cpu| Ok((cpu, thread::start(cpu, blocking.clone())?));
+        Ok(Rings { threads: cpus::possible()?.into_iter().map(start).collect::<io::Result<_>>()? })
+    }
+
+    /// Lets the rings serve a mount that agreed to it with the kernel. Error: the kernel does not take one of them; then it goes on
+    /// sending requests to the device.
+    pub fn attach(&self, device: &Arc<Device>) -> io::Result<Attached> {
+        let (held, released) = mpsc::channel();
+        let register = |(cpu, door): &(Cpu, Door)| {
+            let (done, outcome) = mpsc::channel();
+            let depth = if cpu.is_online { DEPTH } else { DEPTH_OFFLINE };
+            door.send(Message::Attach { device: Arc::clone(device), depth, held: held.clone(), done });
+            outcome.recv().unwrap_or_else(|_| Err(io::Error::other("a ring's thread is gone")))
+        };
+        self.threads.iter().try_for_each(register)?;
+        Ok(Attached { released })
+    }
+}
+
+impl Drop for Rings {
+    fn drop(&mut self) {
+        self.threads.iter().for_each(|(_, door)| door.send(Message::End));
+    }
+}
+
+impl Attached {
+    /// Returns when the mount is gone and no request of it is carried out any more.
+    pub fn wait(self) {
+        // Nothing is ever sent: it ends when the last slot lets go of its sender.
+        let Err(mpsc::RecvError) = self.released.recv();
+    }
+}

@@ -1,0 +1,303 @@
+//! The thread of one CPU: waits for requests of that CPU's queues, serves them, sends the replies.
+
+use std::{
+    collections::VecDeque,
+    convert::Infallible,
+    io,
+    os::fd::AsFd,
+    sync::{Arc, mpsc},
+    thread,
+};
+
+use cas::disk::Patience;
+use io_uring::{
+    IoUring, cqueue,
+    squeue::Entry128,
+    types::{SubmitArgs, Timespec},
+};
+use nix::{
+    errno::Errno,
+    sched::{CpuSet, sched_setaffinity},
+    sys::eventfd::{EfdFlags, EventFd},
+    unistd::Pid,
+};
+
+use super::{
+    super::device::Device,
+    blocking::{Blocking, is_blocking},
+    command::{commit_and_fetch, look_out, push, register},
+    cpus::Cpu,
+    slot::Slot,
+};
+
+/// Commands that are handed to the kernel at once; more go in turns.
+const SUBMISSIONS: u32 = 128;
+/// Completions that the ring has room for; the kernel keeps what is over.
+const COMPLETIONS: u32 = 1024;
+/// The token of the look-out for messages; slots have their numbers.
+const MESSAGE: u64 = u64::MAX;
+/// Memory of idle slots is given back after a pause this long, or after so many requests of others.
+const IDLE_SECS: u64 = 2;
+const REQUESTS_UNTIL_TRIM: u32 = 20_000;
+
+/// What others tell the thread.
+pub(super) enum Message {
+    /// There is one more mount: `depth` slots of it are to be registered. Each keeps a `held`; `done` hears how it went.
+    Attach {
+        device: Arc<Device>,
+        depth: usize,
+        held: mpsc::Sender<Infallible>,
+        done: mpsc::Sender<io::Result<()>>,
+    },
+    /// A slot that was given away has its reply.
+    Served { slot: Slot, token: u64 },
+    /// There will be no more mounts: the thread ends with the last one.
+    End,
+}
+
+/// The way to a thread.
+#[derive(Clone, Debug)]
+pub(super) struct Door {
+    messages: mpsc::Sender<Message>,
+    bell: Arc<EventFd>,
+}
+
+impl Door {
+    /// Puts a message where the thread finds it, and wakes it up.
+    pub fn send(&self, message: Message) {
+        // A thread that is gone has no use for it: what is in the message goes with it. The bell fails only when its counter is
+        // full, and then it rings already.
+        let _ = self.messages.send(message);
+        let _ = self.bell.write(1);
+    }
+}
+
+/// Starts the thread of a CPU. Error: the system gives it no ring.
+pub(super) fn start(cpu: Cpu, blocking: Blocking) -> io::Result<Door> {
+    let bell = EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?;
+    let (messages, inbox) = mpsc::channel();
+    let door = Door { messages, bell: Arc::new(bell) };
+    let (ready, outcome) = mpsc::channel();
+    let own_door = door.clone();
+    let body = move || {
+        // Made by the thread that uses it: the kernel allows no other.
+        let ring = match make_ring() {
+            Ok(ring) => ring,
+            Err(error) => return drop(ready.send(Err(error))),
+        };
+        let _ = ready.send(Ok(()));
+        pin(cpu);
+        let mut thread = Thread::new(ring, cpu.number, (own_door, inbox), blocking);
+        if let Err(error) = thread.run() {
+            tracing::error!(cpu = cpu.number, %error, "a ring failed: requests from this CPU are not answered any more");
+        }
+    };
+    thread::Builder::new().name(format!("fuse-ring-{}", cpu.number)).spawn(body)?;
+    outcome.recv().unwrap_or_else(|_| Err(io::Error::other("a ring's thread ended")))?;
+    Ok(door)
+}
+
+type Ring = IoUring<Entry128, cqueue::Entry>;
+
+fn make_ring() -> io::Result<Ring> {
+    // One thread submits, and what the kernel has to do in it is done when it asks: no interrupts in the middle of a request.
+    IoUring::builder()
+        .setup_single_issuer()
+        .setup_defer_taskrun()
+        .setup_cqsize(COMPLETIONS)
+        .build(SUBMISSIONS)
+}
+
+/// A CPU that is not there, or not for this process, cannot be had: its queue is then served from elsewhere.
+fn pin(cpu: Cpu) {
+    let mut set = CpuSet::new();
+    let pinned = set.set(cpu.number.into()).and_then(|()| sched_setaffinity(Pid::from_raw(0), &set));
+    if let Err(error) = pinned {
+        tracing::debug!(cpu = cpu.number, %error, "a ring's thread is not on its own CPU");
+    }
+}
+
+/// Interrupted, or told to take completions first, it is only tried again.
+fn submitted(result: io::Result<usize>) -> io::Result<()> {
+    match result.map_err(|error| (error.raw_os_error().map(Errno::from_raw), error)) {
+        Ok(_) | Err((Some(Errno::EINTR | Errno::EBUSY | Errno::EAGAIN), _)) => Ok(()),
+        Err((_, error)) => Err(error),
+    }
+}
+
+struct Thread {
+    ring: Ring,
+    queue: u16,
+    inbox: mpsc::Receiver<Message>,
+    own_door: Door,
+    blocking: Blocking,
+    /// By token. An empty place is free, or its slot is carried out elsewhere.
+    slots: Vec<Option<Slot>>,
+    free: Vec<u64>,
+    completed: VecDeque<(u64, i32)>,
+    scratch: Vec<u8>,
+    /// Whether an idle slot may have memory to give back.
+    has_large: bool,
+    since_trim: u32,
+    is_ending: bool,
+}
+
+impl Thread {
+    fn new(
+        ring: Ring,
+        queue: u16,
+        (own_door, inbox): (Door, mpsc::Receiver<Message>),
+        blocking: Blocking,
+    ) -> Thread {
+        Thread {
+            ring,
+            queue,
+            inbox,
+            own_door,
+            blocking,
+            slots: Vec::new(),
+            free: Vec::new(),
+            completed: VecDeque::new(),
+            scratch: Vec::new(),
+            has_large: false,
+            since_trim: 0,
+            is_ending: false,
+        }
+    }
+
+    fn run(&mut self) -> io::Result<()> {
+        self.look_out()?;
+        while !(self.is_ending && self.free.len() == self.slots.len()) {
+            self.wait()?;
+            self.take_completed();
+            while let Some((token, result)) = self.completed.pop_front() {
+                match token {
+                    MESSAGE => self.messages()?,
+                    token => self.completion(token, result)?,
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Hands over what was pushed, and waits for a completion.
+    fn wait(&mut self) -> io::Result<()> {
+        if self.since_trim > REQUESTS_UNTIL_TRIM {
+            self.trim();
+        }
+        if !self.has_large {
+            return submitted(self.ring.submit_and_wait(1));
+        }
+        let pause = Timespec::new().sec(IDLE_SECS);
+        let waited = self.ring.submitter().submit_with_args(1, &SubmitArgs::new().timespec(&pause));
+        if waited.as_ref().is_err_and(|error| error.raw_os_error() == Some(libc::ETIME)) {
+            self.trim();
+            return Ok(());
+        }
+        submitted(waited)
+    }
+
+    fn take_completed(&mut self) {
+        self.completed.extend(self.ring.completion().map(|c| (c.user_data(), c.result())));
+    }
+
+    /// A slot is ours again: with a request, or because the mount is gone.
+    fn completion(&mut self, token: u64, result: i32) -> io::Result<()> {
+        if result < 0 {
+            // ENOTCONN: unmounted. ENOENT: who waited for this reply is gone, and the connection with it.
+            self.release(token);
+            return Ok(());
+        }
+        let Some(mut slot) = self.slots[token as usize].take() else {
+            unreachable!("a slot that was given away is not the kernel's")
+        };
+        self.since_trim += 1;
+        if is_blocking(slot.opcode()) || !slot.serve(Patience::Now, &mut self.scratch) {
+            self.blocking.serve(slot, token, self.own_door.clone());
+            return Ok(());
+        }
+        self.reply(slot, token)
+    }
+
+    fn reply(&mut self, slot: Slot, token: u64) -> io::Result<()> {
+        self.has_large |= slot.is_large();
+        let command = commit_and_fetch(&slot, self.queue, token);
+        let is_bulk = slot.is_bulk();
+        self.slots[token as usize] = Some(slot);
+        self.push(&command)?;
+        // Replies go together, but not behind what takes long.
+        if is_bulk {
+            submitted(self.ring.submit())?;
+        }
+        Ok(())
+    }
+
+    fn release(&mut self, token: u64) {
+        self.slots[token as usize] = None;
+        self.free.push(token);
+    }
+
+    fn messages(&mut self) -> io::Result<()> {
+        // Before the inbox: what comes later rings again.
+        let _ = self.own_door.bell.read();
+        while let Ok(message) = self.inbox.try_recv() {
+            match message {
+                Message::Attach { device, depth, held, done } => {
+                    let outcome = self.attach(&device, depth, &held);
+                    let _ = done.send(outcome);
+                }
+                Message::Served { slot, token } => self.reply(slot, token)?,
+                Message::End => self.is_ending = true,
+            }
+        }
+        self.look_out()
+    }
+
+    /// Registers slots of a mount. Error: what the kernel says to the first that it does not take.
+    fn attach(
+        &mut self,
+        device: &Arc<Device>,
+        depth: usize,
+        held: &mpsc::Sender<Infallible>,
+    ) -> io::Result<()> {
+        let mut tokens = Vec::with_capacity(depth);
+        for _ in 0..depth {
+            let slot = Slot::new(Arc::clone(device), held.clone())?;
+            let token = self.free.pop().unwrap_or(self.slots.len() as u64);
+            let command = register(&slot, self.queue, token);
+            match self.slots.get_mut(token as usize) {
+                Some(place) => *place = Some(slot),
+                None => self.slots.push(Some(slot)),
+            }
+            self.push(&command)?;
+            tokens.push(token);
+        }
+        submitted(self.ring.submit())?;
+        // One that is refused is completed at once; the others when they have a request.
+        let known = self.completed.len();
+        self.take_completed();
+        let refused =
+            self.completed.range(known..).find(|(token, result)| *result < 0 && tokens.contains(token));
+        refused.map_or(Ok(()), |(_, result)| Err(io::Error::from_raw_os_error(-result)))
+    }
+
+    fn look_out(&mut self) -> io::Result<()> {
+        let command = look_out(self.own_door.bell.as_fd(), MESSAGE);
+        self.push(&command)
+    }
+
+    fn push(&mut self, command: &Entry128) -> io::Result<()> {
+        if push(&mut self.ring, command).is_err() {
+            // It is full of commands that nobody has handed over yet.
+            submitted(self.ring.submit())?;
+            push(&mut self.ring, command).map_err(io::Error::other)?;
+        }
+        Ok(())
+    }
+
+    fn trim(&mut self) {
+        self.since_trim = 0;
+        self.slots.iter_mut().flatten().for_each(Slot::trim);
+        self.has_large = self.slots.iter().flatten().any(Slot::is_large);
+    }
+}
