@@ -27,17 +27,18 @@ const PAUSE: Duration = Duration::from_millis(20);
 pub(crate) struct Daemon {
     child: Child,
     dir: PathBuf,
+    options: &'static [&'static str],
 }
 
 impl Daemon {
     /// Starts one, with state and socket in a new directory.
-    pub(crate) fn create(dir: &Path) -> Result<Daemon> {
+    pub(crate) fn create(dir: &Path, options: &'static [&'static str]) -> Result<Daemon> {
         fs::create_dir(dir)?;
-        Daemon::open(dir)
+        Daemon::open(dir, options)
     }
 
-    fn open(dir: &Path) -> Result<Daemon> {
-        let daemon = Daemon { child: spawn(dir)?, dir: dir.to_owned() };
+    fn open(dir: &Path, options: &'static [&'static str]) -> Result<Daemon> {
+        let daemon = Daemon { child: spawn(dir, options)?, dir: dir.to_owned(), options };
         for _ in 0..TRIES {
             if daemon.ask(&["list"]).is_ok() {
                 return Ok(daemon);
@@ -52,7 +53,7 @@ impl Daemon {
     /// Ends it and starts another one on the same state: all that it had in memory is gone.
     pub(crate) fn restart(&mut self) -> Result<()> {
         self.end();
-        *self = Daemon::open(&self.dir)?;
+        *self = Daemon::open(&self.dir, self.options)?;
         Ok(())
     }
 
@@ -152,10 +153,10 @@ fn binary(name: &str) -> Result<PathBuf> {
 }
 
 /// In a process group of its own: Ctrl-C on the terminal does not end it before its mounts are idle.
-fn spawn(dir: &Path) -> Result<Child> {
+fn spawn(dir: &Path, options: &[&str]) -> Result<Child> {
     let log: File = OpenOptions::new().create(true).append(true).open(dir.join("log"))?;
     let mut command = Command::new(binary("aetherfsd")?);
-    command.arg("--state").arg(dir.join("state")).arg("--socket").arg(dir.join("sock"));
+    command.arg("--state").arg(dir.join("state")).arg("--socket").arg(dir.join("sock")).args(options);
     command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).process_group(0);
     Ok(command.spawn()?)
 }

@@ -66,8 +66,6 @@ impl Workload {
         }
         let count = sides.len();
         for round in 0..stage.rounds {
-            // Another one first in every round: who comes second may find something that the first one left.
-            sides.rotate_left(1);
             for (nth, step) in self.steps.iter().enumerate() {
                 // Another one first in every round: who comes second may find something that the first one left.
                 for place in 0..count {

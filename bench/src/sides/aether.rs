@@ -18,14 +18,18 @@ pub(super) struct Mode {
     pub(super) name: &'static str,
     /// Of `aetherctl mount`. A mode whose first option it does not know is not measured.
     options: &'static [&'static str],
+    /// Of `aetherfsd`: for the forks, which it mounts by itself.
+    daemon_options: &'static [&'static str],
 }
 
 const MODES: &[Mode] = &[
-    Mode { name: "aether dev-fuse", options: &["--transport", "dev-fuse"] },
-    Mode { name: "aether io-uring", options: &["--transport", "io-uring"] },
+    Mode { name: "aether dev-fuse", options: DEV_FUSE, daemon_options: DEV_FUSE },
+    Mode { name: "aether io-uring", options: IO_URING, daemon_options: IO_URING },
 ];
 /// Where there is nothing to choose.
-const PLAIN: Mode = Mode { name: "aether", options: &[] };
+const PLAIN: Mode = Mode { name: "aether", options: &[], daemon_options: &[] };
+const DEV_FUSE: &[&str] = &["--transport", "dev-fuse"];
+const IO_URING: &[&str] = &["--transport", "io-uring"];
 
 /// Those that this build knows.
 pub(super) fn modes() -> Result<Vec<Mode>> {
@@ -49,7 +53,7 @@ pub(super) struct Aether {
 impl Aether {
     pub(super) fn create(mode: Mode, tree: &Path, dir: &Path) -> Result<Aether> {
         fs::create_dir(dir)?;
-        let daemon = Daemon::create(&dir.join("daemon"))?;
+        let daemon = Daemon::create(&dir.join("daemon"), mode.daemon_options)?;
         let snapshot = daemon.import(tree)?;
         let (session, _) = daemon.create_session(&snapshot)?;
         let mut side = Aether { mode, daemon, session, dir: dir.to_owned(), root: dir.join("root") };
@@ -100,7 +104,6 @@ impl Side for Aether {
     fn fork(&mut self, count: u32) -> Result<Vec<PathBuf>> {
         let dir = self.forks_dir();
         fs::create_dir_all(&dir)?;
-        // With the transport that the daemon takes by itself: `fork` has no option for that.
         self.daemon.ask(&["fork", &self.session, "--count", &count.to_string(), "--mount", path(&dir)?])?;
         fs::read_dir(&dir)?.map(|entry| Ok(entry?.path())).collect()
     }

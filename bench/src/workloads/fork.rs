@@ -114,7 +114,7 @@ impl Forkable {
         fs::create_dir(&dir)?;
         let tree = dir.join("tree");
         generate(&tree, files)?;
-        let daemon = Daemon::create(&dir.join("daemon"))?;
+        let daemon = Daemon::create(&dir.join("daemon"), &[])?;
         let snapshot = daemon.import(&tree)?;
         shell::remove(&tree)?;
         shell::settle()?;

@@ -51,7 +51,7 @@ fn copy(stage: &Stage) -> Result<(f64, f64)> {
 
 /// The first time and again.
 fn import(stage: &Stage) -> Result<(f64, f64)> {
-    let daemon = Daemon::create(&stage.volume.join("import"))?;
+    let daemon = Daemon::create(&stage.volume.join("import"), &[])?;
     let import = || daemon.import(&stage.tree.root).map(drop);
     let times = (clock::seconds(import)?, clock::seconds(import)?);
     daemon.remove()?;
