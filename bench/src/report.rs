@@ -24,6 +24,7 @@ pub(crate) struct Report {
     tree: String,
     tree_files: u64,
     tree_bytes: u64,
+    tracked_files: usize,
     rounds: u32,
     quick: bool,
     file_system: String,
@@ -45,6 +46,7 @@ impl Report {
             tree: stage.tree.name.clone(),
             tree_files: stage.tree.files,
             tree_bytes: stage.tree.bytes,
+            tracked_files: stage.tracked_files,
             rounds: stage.rounds,
             quick: args.quick,
             file_system,
@@ -68,6 +70,7 @@ impl Report {
         let mut out = self.machine.markdown();
         let mib = self.tree_bytes >> 20;
         writeln!(out, "- tree: {}, {} files, {mib} MiB; {} rounds", self.tree, self.tree_files, self.rounds)?;
+        writeln!(out, "- files in git: {}", self.tracked_files)?;
         writeln!(out, "- everything on: {}", self.file_system)?;
         if self.quick {
             writeln!(out, "- `--quick`: too little of everything to say how fast it is")?;

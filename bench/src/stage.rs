@@ -16,6 +16,8 @@ pub(crate) struct Stage {
     pub(crate) volume: PathBuf,
     /// What imports read and overlays are over. Nobody changes it.
     pub(crate) tree: Tree,
+    /// Files of it in git.
+    pub(crate) tracked_files: usize,
     /// Part of it, to be unpacked.
     pub(crate) archive: PathBuf,
     /// Part of it that is enough to look at many times, from its root.
@@ -39,8 +41,8 @@ impl Stage {
         tree::pack_first(&tree.root, &archive, scale.unpacked_files)?;
         let part = tree.part(scale.part_files_max)?;
         progress.say("making it a git repository");
-        repository::create(&tree.root)?;
+        let tracked_files = repository::create(&tree.root)?;
         shell::settle()?;
-        Ok(Stage { volume: volume.to_owned(), tree, archive, part, scale, rounds, progress })
+        Ok(Stage { volume: volume.to_owned(), tree, tracked_files, archive, part, scale, rounds, progress })
     }
 }
