@@ -30,7 +30,7 @@ use super::{
     handshake, mountinfo,
     notices::Notices,
     requests::Requests,
-    ring::Attached,
+    ring::{Attached, Rings},
     transport::{LazyRings, NoRings, Transport, TransportChoice},
 };
 use crate::session::{Session, SessionId};
@@ -166,6 +166,15 @@ struct Mounted {
     transport_note: Option<Arc<str>>,
 }
 
+/// A mount that is not served yet.
+struct Made {
+    mounted: handshake::Mounted,
+    device: Arc<Device>,
+    attached: Option<Attached>,
+    /// Why rings were to serve it and do not.
+    refused: Option<io::Error>,
+}
+
 impl Mounts {
     /// No mounts yet. `state_dir` is never mounted over; `transport` is for mounts that do not say.
     pub fn new(state_dir: &Path, transport: TransportChoice) -> Arc<Mounts> {
@@ -220,26 +229,17 @@ impl Mounts {
             Err(why) if choice == TransportChoice::IoUring => return Err(why.into()),
             Err(why) => (None, Some(why)),
         };
-        let config = self.config(session.id(), options);
-        let mounted = handshake::mount(&dir, &config, options.acl, rings.is_some());
-        let (served, agreed) = mounted.map_err(|source| denied_or_failed(&dir, options, source))?;
-        let mut dispatch = Dispatch::new(Arc::clone(session), Arc::clone(&self.requests));
-        // Of a read-only mount the kernel does not doubt access times.
-        if let Some(notices) = self.notices.clone().filter(|_| !options.read_only) {
-            dispatch = dispatch.with_notices(notices, served.notifier());
-        }
-        let failed = |source| MountError::Failed { dir: dir.clone(), source };
-        let device = Device::of(&served, dispatch, options.acl).map_err(failed)?;
-        let attached = match rings.filter(|_| agreed).map(|rings| rings.attach(&device)) {
-            Some(Ok(attached)) => Some(attached),
-            // The kernel goes on with the device.
-            Some(Err(error)) => {
-                tracing::warn!(dir = %dir.display(), %error, "mounted without io_uring: the kernel refused it");
-                why_not = Some(NoRings::Refused(error));
-                None
+        let mut made = self.make(session, &dir, options, rings.as_deref())?;
+        if let Some(error) = made.refused.take() {
+            tracing::warn!(dir = %dir.display(), %error, "the kernel refused io_uring for a mount");
+            give_up(made, &dir);
+            if choice == TransportChoice::IoUring {
+                return Err(NoRings::Refused(error).into());
             }
-            None => None,
-        };
+            why_not = Some(NoRings::Refused(error));
+            made = self.make(session, &dir, options, None)?;
+        }
+        let Made { mounted: served, device, attached, .. } = made;
         raise_read_ahead(&dir);
         let transport = if attached.is_some() { Transport::IoUring } else { Transport::DevFuse };
         let id = self.next.fetch_add(1, Ordering::Relaxed);
@@ -265,6 +265,36 @@ impl Mounts {
             return Err(MountError::Failed { dir, source });
         }
         Ok(info)
+    }
+
+    /// Mounts, and lets rings serve it if there are any.
+    fn make(
+        &self,
+        session: &Arc<Session>,
+        dir: &Path,
+        options: MountOptions,
+        rings: Option<&Rings>,
+    ) -> Result<Made, MountError> {
+        let config = self.config(session.id(), options);
+        let mounted = handshake::mount(dir, &config, options.acl, rings.is_some());
+        let (mounted, agreed) = mounted.map_err(|source| denied_or_failed(dir, options, source))?;
+        let mut dispatch = Dispatch::new(Arc::clone(session), Arc::clone(&self.requests));
+        // Of a read-only mount the kernel does not doubt access times.
+        if let Some(notices) = self.notices.clone().filter(|_| !options.read_only) {
+            dispatch = dispatch.with_notices(notices, mounted.notifier());
+        }
+        let failed = |source| MountError::Failed { dir: dir.to_owned(), source };
+        let device = Device::of(&mounted, dispatch, options.acl).map_err(failed)?;
+        let attached = rings.map(|rings| match agreed {
+            true => rings.attach(&device),
+            false => Err(io::Error::other("it was not agreed on")),
+        });
+        let (attached, refused) = match attached {
+            Some(Ok(attached)) => (Some(attached), None),
+            Some(Err(error)) => (None, Some(error)),
+            None => (None, None),
+        };
+        Ok(Made { mounted, device, attached, refused })
     }
 
     /// Everything that can be known to be wrong before the kernel is asked. Never resolves a path below a mount of ours.
@@ -343,9 +373,12 @@ impl Mounts {
 
     /// The thread of a mount is through: the kernel forgot everything it knew.
     fn ended(&self, id: u64) {
-        let mounted = self.table.lock().remove(&id);
-        if let Some(mounted) = mounted {
-            mounted.session.forget_all();
+        let session = self.table.lock().get(&id).map(|mounted| Arc::clone(&mounted.session));
+        // As long as it is on the table nobody mounts the session again, so what is forgotten is this mount's.
+        if let Some(session) = session {
+            session.forget_all();
+        }
+        if let Some(mounted) = self.table.lock().remove(&id) {
             tracing::info!(session = %mounted.session.id(), dir = %mounted.dir.display(), "unmounted");
         }
         self.left.notify_all();
@@ -455,6 +488,21 @@ impl Mounted {
             known_inodes: self.session.known.len(),
         }
     }
+}
+
+/// Takes away a mount that rings were to serve and cannot: once that was agreed on, the kernel may hold every request back until
+/// they do. Who waits already hears that the connection is gone.
+fn give_up(made: Made, dir: &Path) {
+    if let Ok(Some(entry)) = mountinfo::at(dir)
+        && let Some((_, minor)) = entry.device.split_once(':')
+        && let Err(error) = fs::write(format!("/sys/fs/fuse/connections/{minor}/abort"), "1")
+    {
+        tracing::debug!(%error, "the connection of a mount that is given up is not aborted");
+    }
+    if let Err(error) = unmount(dir, true) {
+        tracing::warn!(dir = %dir.display(), %error, "a mount that is given up stays");
+    }
+    drop(made);
 }
 
 /// Serves a mount until it is gone and nothing of it is under way any more.

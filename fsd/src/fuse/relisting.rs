@@ -37,7 +37,7 @@ impl Relisting {
         if offset == 0 {
             *listed = Listed::default();
         }
-        listed.entries += entries;
+        listed.entries = listed.entries.saturating_add(entries);
     }
 
     /// The kernel has begun to read a file in a directory. True, once a listing: it should be dropped.

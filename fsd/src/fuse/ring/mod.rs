@@ -43,12 +43,16 @@ impl Rings {
     /// Makes the rings. Error: this system does not let the daemon have them.
     pub fn start() -> io::Result<Rings> {
         let blocking = Blocking::start()?;
-        let start = |cpu: Cpu| Ok((cpu, thread::start(cpu, blocking.clone())?));
-        Ok(Rings { threads: cpus::possible()?.into_iter().map(start).collect::<io::Result<_>>()? })
+        // Filled one by one: if one fails, those before it are told to end.
+        let mut rings = Rings { threads: Vec::new() };
+        for cpu in cpus::possible()? {
+            rings.threads.push((cpu, thread::start(cpu, blocking.clone())?));
+        }
+        Ok(rings)
     }
 
-    /// Lets the rings serve a mount that agreed to it with the kernel. Error: the kernel does not take one of them; then it goes on
-    /// sending requests to the device.
+    /// Lets the rings serve a mount that agreed to it with the kernel. Error: one of them cannot be had; the kernel may
+    /// then hold every request of the mount back, which has to be given up.
     pub fn attach(&self, device: &Arc<Device>) -> io::Result<Attached> {
         let (held, released) = mpsc::channel();
         let register = |(cpu, door): &(Cpu, Door)| {
