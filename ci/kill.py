@@ -17,7 +17,8 @@ import subprocess
 import sys
 
 # What calls on a mount whose daemon is dead answer.
-DEAD = {errno.ENOTCONN, errno.ECONNABORTED}
+# ECANCELED: the request was on its way into a ring whose thread was gone (fuse_uring_send_in_task of fs/fuse/dev_uring.c).
+DEAD = {errno.ENOTCONN, errno.ECONNABORTED, errno.ECANCELED}
 PAGE = 4096
 
 
