@@ -5,6 +5,7 @@
 not, what had returned by then. `check` looks whether all of that is there, after a restart. What was under way when the daemon
 died may have happened or not.
 """
+import contextlib
 import errno
 import json
 import mmap
@@ -98,8 +99,10 @@ def git(directory, *arguments, check=True):
     except subprocess.TimeoutExpired:
         os.killpg(done.pid, signal.SIGKILL)
         done.communicate()
-        # On a dead mount `git gc` was seen to complain without end. On one that lives the same is a failure.
-        os.stat(directory)
+        # On a dead mount `git gc` was seen to complain without end. On one that lives the same is a failure. A name that nobody
+        # has asked for: what the kernel remembers it tells without asking, on a dead mount, too.
+        with contextlib.suppress(FileNotFoundError):
+            os.stat(f"{directory}/asked-by-{done.pid}")
         raise
     if check and done.returncode:
         raise ChildProcessError(f"{arguments}: {out}{err}")
