@@ -44,6 +44,8 @@ pub enum Purpose {
 pub struct Log {
     disk: Arc<dyn Disk>,
     tail: Mutex<Tail>,
+    /// Files that begin before this position may be gone. Held while some are removed.
+    trimmed: Mutex<u64>,
     position: AtomicU64,
     synced: AtomicU64,
     /// The reserve could not be put back: the disk is full.
@@ -107,6 +109,7 @@ impl Log {
                 names_changed: false,
                 scratch: Vec::new(),
             }),
+            trimmed: Mutex::new(0),
             position: AtomicU64::new(end),
             synced: AtomicU64::new(end),
             low: AtomicBool::new(false),
@@ -260,10 +263,12 @@ impl Log {
         };
         self.append(Purpose::Shrink, |out| Record::Trim(first).encode(out))?;
         self.sync(self.synced())?;
-        let mut tail = self.tail.lock();
+        let mut trimmed = self.trimmed.lock();
+        *trimmed = first.max(*trimmed);
         // No more than it says: the record may have gone to a new file that begins at `position` itself.
-        while tail.starts.len() > 1 && tail.starts[1] <= first {
-            let path = path_of(tail.starts[0]);
+        while let Some(start) = self.oldest_before(first) {
+            let path = path_of(start);
+            // Nobody who wants to append waits for this.
             let removed = match self.disk.remove(&path) {
                 // Somebody was faster.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -271,9 +276,15 @@ impl Log {
             };
             let removed = removed.and_then(|()| self.disk.sync_dir(DIR));
             removed.map_err(Error::io(self.disk.display(&path)))?;
-            tail.starts.pop_front();
+            self.tail.lock().starts.pop_front();
         }
         Ok(())
+    }
+
+    /// The first file, if it lies wholly before `position`.
+    fn oldest_before(&self, position: u64) -> Option<u64> {
+        let tail = self.tail.lock();
+        tail.starts.get(1).filter(|end| **end <= position).map(|_| tail.starts[0])
     }
 
     /// Reads every file again, up to the last record that was there when this was called. Gives how many bytes that were, and
@@ -289,7 +300,7 @@ impl Log {
             let broken = match LogFile::read(&*self.disk, start) {
                 Ok(file) => file.break_before(end),
                 // Trimmed in the meantime.
-                Err(_) if start < self.start() => continue,
+                Err(_) if start < *self.trimmed.lock() => continue,
                 Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Some(start),
                 Err(Error::Io { source, .. }) if source.raw_os_error() == Some(libc::EIO) => Some(start),
                 Err(Error::Newer { .. }) => Some(start),
