@@ -11,8 +11,8 @@ use nix::errno::Errno;
 use nix::mount::{MntFlags, umount2};
 use nix::sys::statvfs::statvfs;
 
-/// What the mount table calls our mounts: with the subtype if fusermount3 made it, without if root did it by mount(2).
-const FSTYPES: [&[u8]; 2] = [b"fuse.aetherfs", b"fuse"];
+/// What the mount table calls our mounts.
+const FSTYPE: &[u8] = b"fuse.aetherfs";
 /// What their sources begin with.
 const SOURCE: &[u8] = b"aetherfs:";
 /// A daemon that is alive but stuck keeps its mount: it may yet come to.
@@ -44,7 +44,7 @@ fn mount_dir(line: &[u8]) -> Option<Vec<u8>> {
     let dir = fields.nth(4)?;
     let mut fields = fields.skip_while(|field| *field != b"-").skip(1);
     let (fstype, source) = (fields.next()?, fields.next()?);
-    (FSTYPES.contains(&fstype) && source.starts_with(SOURCE)).then(|| unescaped(dir))
+    (fstype == FSTYPE && source.starts_with(SOURCE)).then(|| unescaped(dir))
 }
 
 /// The kernel writes space, tab, newline and backslash as three octal digits.
@@ -95,7 +95,7 @@ mod tests {
             40 22 0:35 / /mnt/a\\040b\\134c rw - fuse.aetherfs aetherfs:ses_x:1 rw,user_id=0\n\
             41 22 0:36 / /mnt/other rw shared:2 master:3 - fuse.sshfs host rw\n\
             43 22 0:38 / /mnt/foreign rw - fuse other rw\n\
-            42 22 0:37 / /mnt/z rw shared:4 - fuse aetherfs:ses_y:1 rw\n";
+            42 22 0:37 / /mnt/z rw shared:4 - fuse.aetherfs aetherfs:ses_y:1 rw\n";
         assert_eq!(mount_dirs(table), [b"/mnt/z".to_vec(), b"/mnt/a b\\c".to_vec()]);
         assert!(mount_dirs(b"garbage\n\n1 2 3").is_empty());
     }

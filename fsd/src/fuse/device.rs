@@ -14,6 +14,7 @@ use nix::{
 };
 
 use super::{
+    connection::Connection,
     dispatch::Dispatch,
     exchange::{Next, REPLY_BUFFER_BYTES, REQUEST_BUFFER_BYTES, exchange},
     handshake::Mounted,
@@ -22,6 +23,7 @@ use super::{
 /// The kernel's end of a mount, and who answers.
 pub(super) struct Device {
     pub fd: OwnedFd,
+    pub connection: Connection,
     pub dispatch: Dispatch,
     /// See [`Request::parse`](super::request::Request::parse).
     pub setxattr_ext: bool,
@@ -30,8 +32,8 @@ pub(super) struct Device {
 impl Device {
     /// The device of a mount. Error: no file descriptor is left.
     pub fn of(mounted: &Mounted, dispatch: Dispatch, setxattr_ext: bool) -> io::Result<Arc<Device>> {
-        let fd = mounted.as_fd().try_clone_to_owned()?;
-        Ok(Arc::new(Device { fd, dispatch, setxattr_ext }))
+        let fd = mounted.device().try_clone_to_owned()?;
+        Ok(Arc::new(Device { fd, connection: mounted.connection.clone(), dispatch, setxattr_ext }))
     }
 
     /// Serves with so many threads, this one among them, until the mount is gone. Error: the device fails.

@@ -1,7 +1,8 @@
-//! The beginning of a mount: `fuser` mounts and answers INIT, by mount(2) or fusermount3; everything after that is ours.
+//! The beginning of a mount: INIT, which `fuser` answers. Everything after that is ours.
 
 use std::{
     io,
+    os::fd::{AsFd, BorrowedFd},
     path::Path,
     sync::{
         Arc,
@@ -9,7 +10,12 @@ use std::{
     },
 };
 
-use fuser::{Config, Filesystem, InitFlags, KernelConfig, Request};
+use fuser::{Config, Filesystem, InitFlags, KernelConfig, Notifier, Request, SessionACL};
+
+use super::{
+    connection::Connection,
+    mountpoint::{Flags, put, take_off_source},
+};
 
 /// The largest READ and WRITE, in bytes: what the kernel allows without raising fs.fuse.max_pages_limit.
 pub(super) const REQUEST_BYTES_MAX: u32 = 1 << 20;
@@ -36,23 +42,58 @@ const WANTED: [InitFlags; 10] = [
 const FOR_ACL: [InitFlags; 3] =
     [InitFlags::FUSE_POSIX_ACL, InitFlags::FUSE_DONT_MASK, InitFlags::FUSE_SETXATTR_EXT];
 
-/// A mounted file system whose requests nobody answers yet. Unmounts when it goes.
-pub(super) type Mounted = fuser::Session<Handshake>;
+/// A mounted file system whose requests nobody answers yet. Unmounts when it goes, if nobody has by then.
+pub(super) struct Mounted {
+    session: fuser::Session<Handshake>,
+    pub connection: Connection,
+    source: String,
+}
+
+/// What is agreed on with the kernel.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wishes {
+    /// Access control lists.
+    pub acl: bool,
+    /// Requests through rings.
+    pub rings: bool,
+}
 
 /// Answers INIT, and nothing else.
 #[derive(Debug)]
-pub(super) struct Handshake {
-    acl: bool,
-    rings: bool,
+struct Handshake {
+    wishes: Wishes,
     agreed_on_rings: Arc<AtomicBool>,
 }
 
-/// Mounts on `dir` and agrees with the kernel on how to talk, with access control lists if `acl`, and through rings if there are
-/// `rings`; tells whether the kernel will use those. Errors: what mount(2), fusermount3 and the kernel say.
-pub(super) fn mount(dir: &Path, config: &Config, acl: bool, rings: bool) -> io::Result<(Mounted, bool)> {
+/// Mounts on `dir` what the table of mounts will call `source`, and agrees with the kernel on how to talk; tells whether it will use
+/// rings. Errors: what mount(2), fusermount3 and the kernel say.
+pub(super) fn mount(dir: &Path, source: &str, flags: Flags, wishes: Wishes) -> io::Result<(Mounted, bool)> {
     let agreed = Arc::new(AtomicBool::new(false));
-    let handshake = Handshake { acl, rings, agreed_on_rings: Arc::clone(&agreed) };
-    Ok((fuser::Session::new(handshake, dir, config)?, agreed.load(Ordering::Relaxed)))
+    let handshake = Handshake { wishes, agreed_on_rings: Arc::clone(&agreed) };
+    let device = put(dir, source, flags)?;
+    let connection = Connection::of(dir);
+    let session = fuser::Session::from_fd(handshake, device, SessionACL::All, Config::default())
+        .inspect_err(|_| take_off_source(source))?;
+    Ok((Mounted { session, connection, source: source.to_owned() }, agreed.load(Ordering::Relaxed)))
+}
+
+impl Mounted {
+    /// The kernel's end of it.
+    pub fn device(&self) -> BorrowedFd<'_> {
+        self.session.as_fd()
+    }
+
+    /// The way to tell the kernel something that it has not asked for.
+    pub fn notifier(&self) -> Notifier {
+        self.session.notifier()
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        // By its source, not by its directory: that may be another mount's by now.
+        take_off_source(&self.source);
+    }
 }
 
 impl Filesystem for Handshake {
@@ -62,7 +103,7 @@ impl Filesystem for Handshake {
                 tracing::debug!(?flag, "not offered by this kernel");
             }
         }
-        if self.acl {
+        if self.wishes.acl {
             for flag in FOR_ACL {
                 config.add_capabilities(flag).map_err(|_| {
                     io::Error::new(
@@ -72,7 +113,7 @@ impl Filesystem for Handshake {
                 })?;
             }
         }
-        if self.rings {
+        if self.wishes.rings {
             let agreed = config.add_capabilities(InitFlags::FUSE_OVER_IO_URING).is_ok();
             self.agreed_on_rings.store(agreed, Ordering::Relaxed);
         }

@@ -6,6 +6,7 @@
 
 mod abi;
 mod attr;
+mod connection;
 mod device;
 mod dispatch;
 mod errno;
@@ -14,6 +15,7 @@ mod exchange;
 pub mod fuzzing;
 mod handshake;
 mod mountinfo;
+mod mountpoint;
 mod mounts;
 mod notices;
 mod relisting;

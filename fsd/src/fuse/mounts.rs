@@ -8,7 +8,6 @@ use std::{
     fs, io,
     os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
-    process::Command,
     sync::{
         Arc, Weak,
         atomic::{AtomicU64, Ordering},
@@ -16,18 +15,15 @@ use std::{
     time::Duration,
 };
 
-use fuser::{Config, MountOption, SessionACL};
-use nix::{
-    errno::Errno,
-    mount::{MntFlags, umount2},
-    unistd::geteuid,
-};
+use nix::{errno::Errno, unistd::geteuid};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::{
     device::Device,
     dispatch::Dispatch,
-    handshake, mountinfo,
+    handshake::{self, Wishes},
+    mountinfo,
+    mountpoint::{DEVICE, Flags, KIND, take_off},
     notices::Notices,
     requests::Requests,
     ring::{Attached, Rings},
@@ -43,8 +39,6 @@ const THREADS: usize = 2;
 const READ_AHEAD_KIB: &str = "1024";
 /// How long the end of the daemon waits for busy mounts to let go.
 const GOODBYE: Duration = Duration::from_secs(3);
-/// What the table of mounts calls ours: with the subtype if fusermount3 made it, without if root did it by mount(2).
-const KINDS: [&str; 2] = ["fuse.aetherfs", "fuse"];
 
 /// How to mount.
 #[derive(Clone, Copy, Debug, Default)]
@@ -57,6 +51,18 @@ pub struct MountOptions {
     pub acl: bool,
     /// What is to carry its requests; the daemon's own choice if nothing is said.
     pub transport: Option<TransportChoice>,
+}
+
+impl MountOptions {
+    fn flags(self) -> Flags {
+        Flags {
+            read_only: self.read_only,
+            allow_other: self.allow_other,
+            // Root alone passes every check but the one for execution, which the kernel makes in any case. Everybody else is
+            // checked.
+            default_permissions: self.allow_other || !geteuid().is_root(),
+        }
+    }
 }
 
 /// A mount as it is.
@@ -201,11 +207,11 @@ impl Mounts {
         let entries = mountinfo::read().unwrap_or_default();
         let ours = entries
             .into_iter()
-            .filter(|e| KINDS.contains(&e.kind.as_str()) && e.source.starts_with("aetherfs:"))
+            .filter(|e| e.kind == KIND && e.source.starts_with("aetherfs:"))
             .filter(|e| e.source.ends_with(&self.tag));
         let mut cleaned = Vec::new();
         for entry in ours {
-            match unmount(&entry.dir, true) {
+            match take_off(&entry.dir, true) {
                 Ok(()) => cleaned.push(entry.dir),
                 Err(error) => tracing::warn!(dir = %entry.dir.display(), %error, "a dead mount stays"),
             }
@@ -231,8 +237,12 @@ impl Mounts {
         };
         let mut made = self.make(session, &dir, options, rings.as_deref())?;
         if let Some(error) = made.refused.take() {
-            tracing::warn!(dir = %dir.display(), %error, "the kernel refused io_uring for a mount");
-            give_up(made, &dir);
+            tracing::warn!(dir = %dir.display(), %error, "io_uring cannot serve a mount");
+            // Once that was agreed on, the kernel may hold every request back until rings serve it. Who waits already hears that
+            // the connection is gone.
+            made.device.connection.abort();
+            drop(made);
+            self.rings.renew();
             if choice == TransportChoice::IoUring {
                 return Err(NoRings::Refused(error).into());
             }
@@ -240,7 +250,7 @@ impl Mounts {
             made = self.make(session, &dir, options, None)?;
         }
         let Made { mounted: served, device, attached, .. } = made;
-        raise_read_ahead(&dir);
+        device.connection.read_ahead(READ_AHEAD_KIB);
         let transport = if attached.is_some() { Transport::IoUring } else { Transport::DevFuse };
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let mounted = Mounted {
@@ -275,8 +285,8 @@ impl Mounts {
         options: MountOptions,
         rings: Option<&Rings>,
     ) -> Result<Made, MountError> {
-        let config = self.config(session.id(), options);
-        let mounted = handshake::mount(dir, &config, options.acl, rings.is_some());
+        let wishes = Wishes { acl: options.acl, rings: rings.is_some() };
+        let mounted = handshake::mount(dir, &self.source(session.id()), options.flags(), wishes);
         let (mounted, agreed) = mounted.map_err(|source| denied_or_failed(dir, options, source))?;
         let mut dispatch = Dispatch::new(Arc::clone(session), Arc::clone(&self.requests));
         // Of a read-only mount the kernel does not doubt access times.
@@ -351,26 +361,6 @@ impl Mounts {
         table
     }
 
-    fn config(&self, session: SessionId, options: MountOptions) -> Config {
-        let mut config = Config::default();
-        config.mount_options =
-            vec![MountOption::FSName(self.source(session)), MountOption::Subtype("aetherfs".into())];
-        if options.read_only {
-            config.mount_options.push(MountOption::RO);
-        }
-        if geteuid().is_root() {
-            config.mount_options.extend([MountOption::Suid, MountOption::Dev]);
-        }
-        if options.allow_other {
-            config.acl = SessionACL::All;
-        }
-        // Root alone passes every check but the one for execution, which the kernel makes in any case. Everybody else is checked.
-        if options.allow_other || !geteuid().is_root() {
-            config.mount_options.push(MountOption::DefaultPermissions);
-        }
-        config
-    }
-
     /// The thread of a mount is through: the kernel forgot everything it knew.
     fn ended(&self, id: u64) {
         let session = self.table.lock().get(&id).map(|mounted| Arc::clone(&mounted.session));
@@ -411,7 +401,7 @@ impl Mounts {
     }
 
     fn take_away(&self, id: u64, dir: &Path) -> Result<(), MountError> {
-        unmount(dir, false).map_err(|source| match source.raw_os_error().map(Errno::from_raw) {
+        take_off(dir, false).map_err(|source| match source.raw_os_error().map(Errno::from_raw) {
             Some(Errno::EBUSY) => {
                 let holder = "programs have files open in it, or work there; `fuser -vm` names them".into();
                 MountError::Busy { dir: dir.to_owned(), holder }
@@ -426,7 +416,7 @@ impl Mounts {
     pub fn unmount_all(&self) {
         let dirs: Vec<_> = self.look().values().filter(|m| !m.detached).map(|m| m.dir.clone()).collect();
         for dir in dirs {
-            if let Err(error) = unmount(&dir, false).or_else(|_| unmount(&dir, true)) {
+            if let Err(error) = take_off(&dir, false).or_else(|_| take_off(&dir, true)) {
                 tracing::warn!(dir = %dir.display(), %error, "cannot unmount");
             }
         }
@@ -490,21 +480,6 @@ impl Mounted {
     }
 }
 
-/// Takes away a mount that rings were to serve and cannot: once that was agreed on, the kernel may hold every request back until
-/// they do. Who waits already hears that the connection is gone.
-fn give_up(made: Made, dir: &Path) {
-    if let Ok(Some(entry)) = mountinfo::at(dir)
-        && let Some((_, minor)) = entry.device.split_once(':')
-        && let Err(error) = fs::write(format!("/sys/fs/fuse/connections/{minor}/abort"), "1")
-    {
-        tracing::debug!(%error, "the connection of a mount that is given up is not aborted");
-    }
-    if let Err(error) = unmount(dir, true) {
-        tracing::warn!(dir = %dir.display(), %error, "a mount that is given up stays");
-    }
-    drop(made);
-}
-
 /// Serves a mount until it is gone and nothing of it is under way any more.
 fn serve(mounted: handshake::Mounted, device: &Arc<Device>, attached: Option<Attached>) {
     // Rings leave little to do here.
@@ -519,32 +494,13 @@ fn serve(mounted: handshake::Mounted, device: &Arc<Device>, attached: Option<Att
     }
 }
 
-/// umount2(2) as root, fusermount3 as anybody else.
-fn unmount(dir: &Path, detach: bool) -> io::Result<()> {
-    let flags = if detach { MntFlags::MNT_DETACH } else { MntFlags::empty() };
-    match umount2(dir, flags | MntFlags::UMOUNT_NOFOLLOW) {
-        Ok(()) => Ok(()),
-        Err(Errno::EPERM) => {
-            let how = if detach { "-uz" } else { "-u" };
-            let output = Command::new("fusermount3").arg(how).arg("--").arg(dir).output()?;
-            let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-            match output.status.success() {
-                true => Ok(()),
-                false if said.to_lowercase().contains("busy") => Err(Errno::EBUSY.into()),
-                false => Err(io::Error::other(said)),
-            }
-        }
-        Err(errno) => Err(errno.into()),
-    }
-}
-
 fn denied_or_failed(dir: &Path, options: MountOptions, source: io::Error) -> MountError {
     let dir = dir.to_owned();
-    if !Path::new("/dev/fuse").exists() {
+    if !Path::new(DEVICE).exists() {
         let advice = "this system has no /dev/fuse; load the fuse module, or give it to the container".into();
         return MountError::Denied { dir, advice };
     }
-    let opened = fs::File::options().read(true).write(true).open("/dev/fuse");
+    let opened = fs::File::options().read(true).write(true).open(DEVICE);
     if let Err(error) = opened
         && error.kind() == io::ErrorKind::PermissionDenied
     {
@@ -562,14 +518,4 @@ fn denied_or_failed(dir: &Path, options: MountOptions, source: io::Error) -> Mou
         }
     };
     MountError::Denied { dir, advice }
-}
-
-/// INIT cannot raise the read-ahead of a mount's backing device, root can. Found by the mount table, not by a stat of the
-/// mount.
-fn raise_read_ahead(dir: &Path) {
-    let Ok(Some(entry)) = mountinfo::at(dir) else { return };
-    let path = format!("/sys/class/bdi/{}/read_ahead_kb", entry.device);
-    if let Err(error) = fs::write(&path, READ_AHEAD_KIB) {
-        tracing::debug!(path, %error, "read-ahead stays at the kernel's default");
-    }
 }

@@ -4,7 +4,7 @@ use std::{fs, io, sync::Arc};
 
 use parking_lot::Mutex;
 
-use super::ring::Rings;
+use super::ring::{self, Rings};
 
 /// Where the kernel says whether FUSE may use io_uring, and is told so.
 const SWITCH: &str = "/sys/module/fuse/parameters/enable_uring";
@@ -58,8 +58,13 @@ pub enum NoRings {
     Refused(io::Error),
 }
 
-/// Whether FUSE may use io_uring. Error: `Unknown`, `Off`.
+/// Whether FUSE may use io_uring, and this process have it. Error: `Unknown`, `Off`, `Forbidden`.
 pub fn may_use_io_uring() -> Result<(), NoRings> {
+    is_on()?;
+    ring::try_one().map_err(NoRings::Forbidden)
+}
+
+fn is_on() -> Result<(), NoRings> {
     match fs::read_to_string(SWITCH).map_err(|_| NoRings::Unknown)?.trim() {
         "Y" => Ok(()),
         _ => Err(NoRings::Off),
@@ -73,12 +78,17 @@ pub(super) struct LazyRings(Mutex<Option<Arc<Rings>>>);
 impl LazyRings {
     /// Ready for a mount: they have to be, before the kernel is told that they are. Error: they cannot be had.
     pub fn get(&self) -> Result<Arc<Rings>, NoRings> {
-        may_use_io_uring()?;
+        is_on()?;
         let mut rings = self.0.lock();
         if let Some(rings) = &*rings {
             return Ok(Arc::clone(rings));
         }
         let made = Arc::new(Rings::start().map_err(NoRings::Forbidden)?);
         Ok(Arc::clone(rings.insert(made)))
+    }
+
+    /// The next mount gets others: one of these does not work, or not any more. Mounts that they serve keep them.
+    pub fn renew(&self) {
+        *self.0.lock() = None;
     }
 }

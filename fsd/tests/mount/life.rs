@@ -180,6 +180,21 @@ fn a_detached_mount_is_free_again_when_its_last_user_is_gone() {
     assert_eq!(fs::read(dir.join("held")).expect("read"), b"kept");
 }
 
+#[test]
+fn the_end_of_a_detached_mount_leaves_alone_what_is_mounted_there_since() {
+    let Some(daemon) = Daemon::start() else { return };
+    let (first, dir) = daemon.mounted("", "mnt");
+    let held = File::create(dir.join("held")).expect("create");
+    detach(&dir);
+    let second = daemon.create("").expect("create");
+    daemon.mount(&second, &dir).expect("mount on the same directory");
+    fs::write(dir.join("new"), b"in the second").expect("write");
+    drop(held);
+    soon("the daemon knows that the mount ended", || daemon.show(&first).mounts.is_empty());
+    assert_eq!(fs::read(dir.join("new")).expect("read"), b"in the second");
+    assert_eq!(daemon.show(&second).mounts.len(), 1);
+}
+
 /// A directory that is removed in another mount namespace takes the mount on it away in all of them.
 #[test]
 fn a_mount_point_that_disappears_ends_the_mount_and_nothing_else() {

@@ -19,6 +19,7 @@ use std::{
 
 use blocking::Blocking;
 use cpus::Cpu;
+pub(super) use thread::try_one;
 use thread::{Door, Message};
 
 use super::device::Device;

@@ -149,8 +149,9 @@ impl Slot {
             return;
         }
         let (offset, len) = (HEADER_BYTES + KEPT_BYTES, PAYLOAD_BYTES - KEPT_BYTES);
-        // SAFETY: what stands there is of a request that was answered; whoever reads it next reads what the next one has put
-        // there. Nobody refers to it: the slot is borrowed for us alone, and the kernel writes only inside this thread's own calls.
+        // SAFETY: no reference into the payload is alive, since the slot is borrowed for us alone. Its bytes may turn to zeros: they
+        // are those of a request that was answered. The kernel may hold the pages of neither a request nor a reply now: it
+        // copies inside this thread's own system calls, of which this is not one, and what it copies later goes to new pages.
         let advised = unsafe { self.map.unchecked_advise_range(UncheckedAdvice::DontNeed, offset, len) };
         if let Err(error) = advised {
             tracing::debug!(%error, "memory of an idle slot stays");

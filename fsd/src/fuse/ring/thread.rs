@@ -5,7 +5,7 @@ use std::{
     convert::Infallible,
     io,
     os::fd::AsFd,
-    sync::{Arc, mpsc},
+    sync::{Arc, Weak, mpsc},
     thread,
 };
 
@@ -36,7 +36,7 @@ const SUBMISSIONS: u32 = 128;
 const COMPLETIONS: u32 = 1024;
 /// The token of the look-out for messages; slots have their numbers.
 const MESSAGE: u64 = u64::MAX;
-/// Memory of idle slots is given back after a pause this long, or after so many requests of others.
+/// Memory of a slot is given back at the second pause of this length without a request for it, or after so many requests of others.
 const IDLE_SECS: u64 = 2;
 const REQUESTS_UNTIL_TRIM: u32 = 20_000;
 
@@ -89,7 +89,8 @@ pub(super) fn start(cpu: Cpu, blocking: Blocking) -> io::Result<Door> {
         pin(cpu);
         let mut thread = Thread::new(ring, cpu.number, (own_door, inbox), blocking);
         if let Err(error) = thread.run() {
-            tracing::error!(cpu = cpu.number, %error, "a ring failed: requests from this CPU are not answered any more");
+            tracing::error!(cpu = cpu.number, %error, "a ring failed: its mounts end, because nobody would answer this CPU");
+            thread.abort_mounts();
         }
     };
     thread::Builder::new().name(format!("fuse-ring-{}", cpu.number)).spawn(body)?;
@@ -98,6 +99,11 @@ pub(super) fn start(cpu: Cpu, blocking: Blocking) -> io::Result<Door> {
 }
 
 type Ring = IoUring<Entry128, cqueue::Entry>;
+
+/// Makes a ring and lets go of it. Error: this process may not have one.
+pub(in crate::fuse) fn try_one() -> io::Result<()> {
+    make_ring().map(drop)
+}
 
 fn make_ring() -> io::Result<Ring> {
     // One thread submits, and what the kernel has to do in it is done when it asks: no interrupts in the middle of a request.
@@ -134,6 +140,8 @@ struct Thread {
     /// By token. An empty place is free, or its slot is carried out elsewhere.
     slots: Vec<Option<Slot>>,
     free: Vec<u64>,
+    /// Of all mounts that have slots here.
+    devices: Vec<Weak<Device>>,
     completed: VecDeque<(u64, i32)>,
     scratch: Vec<u8>,
     /// Whether an idle slot may have memory to give back.
@@ -157,6 +165,7 @@ impl Thread {
             blocking,
             slots: Vec::new(),
             free: Vec::new(),
+            devices: Vec::new(),
             completed: VecDeque::new(),
             scratch: Vec::new(),
             has_large: false,
@@ -260,6 +269,8 @@ impl Thread {
         depth: usize,
         held: &mpsc::Sender<Infallible>,
     ) -> io::Result<()> {
+        self.devices.retain(|device| device.strong_count() > 0);
+        self.devices.push(Arc::downgrade(device));
         let mut tokens = Vec::with_capacity(depth);
         for _ in 0..depth {
             let slot = Slot::new(Arc::clone(device), held.clone())?;
@@ -287,12 +298,18 @@ impl Thread {
     }
 
     fn push(&mut self, command: &Entry128) -> io::Result<()> {
-        if push(&mut self.ring, command).is_err() {
-            // It is full of commands that nobody has handed over yet.
+        while push(&mut self.ring, command).is_err() {
+            // It is full of commands that nobody has handed over yet, or that the kernel takes only when it has room for what they
+            // will complete with.
             submitted(self.ring.submit())?;
-            push(&mut self.ring, command).map_err(io::Error::other)?;
+            self.take_completed();
         }
         Ok(())
+    }
+
+    /// Ends every mount that has slots here, before their memory goes.
+    fn abort_mounts(&mut self) {
+        self.devices.iter().filter_map(Weak::upgrade).for_each(|device| device.connection.abort());
     }
 
     fn trim(&mut self) {
