@@ -68,7 +68,7 @@ fn sizes(dir: &Path, random: &mut Random) {
     holes.set_len(64 << 20).expect("truncate");
     holes.write_all_at(b"in the middle", 33 << 20).expect("write");
     let all_hole = File::create(dir.join("all-hole")).expect("create");
-    all_hole.set_len(1 << 30).expect("truncate");
+    all_hole.set_len(64 << 20).expect("truncate");
 }
 
 fn kinds(dir: &Path) {
