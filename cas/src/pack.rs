@@ -147,17 +147,26 @@ impl Pack {
 
     /// The payload at `at`, checked against its digest.
     pub(crate) fn object(&self, digest: Digest, at: &Location) -> Result<Object> {
-        let object = self.checked(digest, at, Patience::Waits)?;
+        let object = self.checked(digest, at, Patience::Waits, Vec::new())?;
         if Digest::of(&object) != digest {
             return Err(self.corrupt(digest, at, "the bytes do not have this digest"));
         }
         Ok(object)
     }
 
-    /// The payload at `at`, checked against the checksum of its record.
-    pub(crate) fn checked(&self, digest: Digest, at: &Location, patience: Patience) -> Result<Object> {
+    /// The payload at `at`, checked against the checksum of its record; in `memory`, whatever stands there.
+    pub(crate) fn checked(
+        &self,
+        digest: Digest,
+        at: &Location,
+        patience: Patience,
+        memory: Vec<u8>,
+    ) -> Result<Object> {
         self.check_place(digest, at)?;
-        let mut record = vec![0; RECORD_HEADER + at.len as usize].into_boxed_slice();
+        let record_len = RECORD_HEADER + at.len as usize;
+        // Less is not worth growing: what stands there would be copied.
+        let mut record = if memory.capacity() < record_len { Vec::new() } else { memory };
+        record.resize(record_len, 0);
         let read = self.read_at(&mut [], &mut record, at.offset, patience)?;
         self.whole(digest, at, read, record.len())?;
         let (header, payload) = record.split_at(RECORD_HEADER);

@@ -209,7 +209,7 @@ impl Store {
             if offset == 0 && end == u64::from(at.len) {
                 return pack.read(digest, at, buf, patience).map(|()| None);
             }
-            pack.checked(digest, at, patience).map(Some)
+            pack.checked(digest, at, patience, self.0.chunks.spare()).map(Some)
         })?;
         if let Some(chunk) = part {
             buf.copy_from_slice(&chunk[offset as usize..end as usize]);
