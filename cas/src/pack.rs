@@ -147,27 +147,35 @@ impl Pack {
 
     /// The payload at `at`, checked against its digest.
     pub(crate) fn object(&self, digest: Digest, at: &Location) -> Result<Object> {
-        let object = self.checked(digest, at, Patience::Waits, Vec::new())?;
+        let object = self.checked(digest, at, Patience::Waits, &mut Vec::new())?;
         if Digest::of(&object) != digest {
             return Err(self.corrupt(digest, at, "the bytes do not have this digest"));
         }
         Ok(object)
     }
 
-    /// The payload at `at`, checked against the checksum of its record; in `memory`, whatever stands there.
+    /// Bytes of the record at `at`.
+    pub(crate) fn record_len(at: &Location) -> usize {
+        RECORD_HEADER + at.len as usize
+    }
+
+    /// The payload at `at`, checked against the checksum of its record; in `memory`, whatever stands there, if that is enough.
     pub(crate) fn checked(
         &self,
         digest: Digest,
         at: &Location,
         patience: Patience,
-        memory: Vec<u8>,
+        memory: &mut Vec<u8>,
     ) -> Result<Object> {
         self.check_place(digest, at)?;
-        let record_len = RECORD_HEADER + at.len as usize;
-        // Less is not worth growing: what stands there would be copied.
-        let mut record = if memory.capacity() < record_len { Vec::new() } else { memory };
-        record.resize(record_len, 0);
-        let read = self.read_at(&mut [], &mut record, at.offset, patience)?;
+        let record_len = Pack::record_len(at);
+        if memory.capacity() < record_len {
+            // Not grown: what stands there would be copied, and pages of new memory are zeros without being touched.
+            *memory = vec![0; record_len];
+        }
+        memory.resize(record_len, 0);
+        let read = self.read_at(&mut [], memory, at.offset, patience)?;
+        let record = std::mem::take(memory);
         self.whole(digest, at, read, record.len())?;
         let (header, payload) = record.split_at(RECORD_HEADER);
         self.check(digest, at, header.try_into().expect("split off there"), payload)?;

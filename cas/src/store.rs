@@ -59,6 +59,9 @@ struct Shared {
     chunks: Cache,
 }
 
+/// Memory of evicted chunks that is kept for others: for about as many as are read at a time.
+const SPARE_CHUNKS_MAX: usize = 4;
+
 /// Bounds that tests shrink.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
@@ -134,8 +137,8 @@ impl Store {
             gate: Arc::default(),
             pool: Pool::default(),
             packs: RwLock::new(packs),
-            objects: Cache::new(options.object_cache_bytes),
-            chunks: Cache::new(options.chunk_cache_bytes),
+            objects: Cache::new(options.object_cache_bytes, 0),
+            chunks: Cache::new(options.chunk_cache_bytes, SPARE_CHUNKS_MAX),
         }));
         let catalogue = Catalogue::open(&disk, || store.found_snapshots())?;
         store.0.catalogue.set(catalogue).expect("set once, here");
@@ -209,7 +212,10 @@ impl Store {
             if offset == 0 && end == u64::from(at.len) {
                 return pack.read(digest, at, buf, patience).map(|()| None);
             }
-            pack.checked(digest, at, patience, self.0.chunks.spare()).map(Some)
+            let mut memory = self.0.chunks.spare(Pack::record_len(at));
+            let checked = pack.checked(digest, at, patience, &mut memory);
+            self.0.chunks.give_back(memory);
+            checked.map(Some)
         })?;
         if let Some(chunk) = part {
             buf.copy_from_slice(&chunk[offset as usize..end as usize]);

@@ -42,11 +42,11 @@ const WANTED: [InitFlags; 10] = [
 const FOR_ACL: [InitFlags; 3] =
     [InitFlags::FUSE_POSIX_ACL, InitFlags::FUSE_DONT_MASK, InitFlags::FUSE_SETXATTR_EXT];
 
-/// A mounted file system whose requests nobody answers yet. Unmounts when it goes, if nobody has by then.
+/// A mounted file system whose requests nobody answers yet. When it goes, it is taken off its directory, if it is on top there.
 pub(super) struct Mounted {
-    session: fuser::Session<Handshake>,
+    /// None only while it goes.
+    session: Option<fuser::Session<Handshake>>,
     pub connection: Connection,
-    source: String,
 }
 
 /// What is agreed on with the kernel.
@@ -70,29 +70,35 @@ struct Handshake {
 pub(super) fn mount(dir: &Path, source: &str, flags: Flags, wishes: Wishes) -> io::Result<(Mounted, bool)> {
     let agreed = Arc::new(AtomicBool::new(false));
     let handshake = Handshake { wishes, agreed_on_rings: Arc::clone(&agreed) };
-    let device = put(dir, source, flags)?;
-    let connection = Connection::of(dir);
+    let device = put(dir, source, flags).inspect_err(|_| take_off_source(source, None))?;
+    let connection = Connection::of(dir, source);
     let session = fuser::Session::from_fd(handshake, device, SessionACL::All, Config::default())
-        .inspect_err(|_| take_off_source(source))?;
-    Ok((Mounted { session, connection, source: source.to_owned() }, agreed.load(Ordering::Relaxed)))
+        .inspect_err(|_| take_off_source(source, connection.device()))?;
+    Ok((Mounted { session: Some(session), connection }, agreed.load(Ordering::Relaxed)))
 }
 
 impl Mounted {
     /// The kernel's end of it.
     pub fn device(&self) -> BorrowedFd<'_> {
-        self.session.as_fd()
+        self.session().as_fd()
     }
 
     /// The way to tell the kernel something that it has not asked for.
     pub fn notifier(&self) -> Notifier {
-        self.session.notifier()
+        self.session().notifier()
+    }
+
+    fn session(&self) -> &fuser::Session<Handshake> {
+        self.session.as_ref().expect("it is there until it goes")
     }
 }
 
 impl Drop for Mounted {
     fn drop(&mut self) {
-        // By its source, not by its directory: that may be another mount's by now.
-        take_off_source(&self.source);
+        // First its descriptor: to read the table of mounts takes one.
+        self.session = None;
+        // By its source, not by its directory: what is there may be another mount by now.
+        take_off_source(self.connection.source(), self.connection.device());
     }
 }
 

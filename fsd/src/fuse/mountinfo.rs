@@ -7,6 +7,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use super::mountpoint::KIND;
+
 /// One line of it, as far as it matters here.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Entry {
@@ -28,6 +30,18 @@ pub(super) fn read() -> io::Result<Vec<Entry>> {
 /// The mount that is on top at `dir`, if there is one.
 pub(super) fn at(dir: &Path) -> io::Result<Option<Entry>> {
     Ok(read()?.into_iter().rfind(|entry| entry.dir == dir))
+}
+
+/// Where a mount of ours can be reached: it is on top of its directory. Of those from `source`, and with this device number, if one
+/// is given.
+pub(super) fn on_top(source: &str, device: Option<&str>) -> io::Result<Vec<PathBuf>> {
+    let entries = read()?;
+    let is_it = |entry: &Entry| {
+        entry.source == source && entry.kind == KIND && device.is_none_or(|device| entry.device == device)
+    };
+    let is_top = |at: usize| !entries[at + 1..].iter().any(|later| later.dir == entries[at].dir);
+    let found = entries.iter().enumerate().filter(|(at, entry)| is_it(entry) && is_top(*at));
+    Ok(found.map(|(_, entry)| entry.dir.clone()).collect())
 }
 
 fn parse(table: &[u8]) -> Vec<Entry> {

@@ -5,7 +5,7 @@
 
 use std::{
     fs::{self, File},
-    io::{self, IoSliceMut, Read},
+    io::{self, IoSliceMut},
     os::{
         fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
         unix::{fs::MetadataExt, net::UnixStream},
@@ -48,10 +48,13 @@ impl Flags {
 }
 
 /// Mounts on `dir` what the table of mounts will call `source`; gives the kernel's end, where INIT waits. Errors: what mount(2)
-/// says to root, what fusermount3 says to others, in its words.
+/// says, or in its own words fusermount3, if that is there and mount(2) is not for us. A mount may be there all the same.
 pub(super) fn put(dir: &Path, source: &str, flags: Flags) -> io::Result<OwnedFd> {
     match put_as_root(dir, source, flags) {
-        Err(error) if error.raw_os_error() == Some(libc::EPERM) => put_as_user(dir, source, flags),
+        Err(error) if error.raw_os_error() == Some(libc::EPERM) => match put_as_user(dir, source, flags) {
+            Err(missing) if missing.kind() == io::ErrorKind::NotFound => Err(error),
+            other => other,
+        },
         other => other,
     }
 }
@@ -80,16 +83,13 @@ fn put_as_user(dir: &Path, source: &str, flags: Flags) -> io::Result<OwnedFd> {
     helper.arg("-o").arg(options).arg("--").arg(dir);
     // Its standard input, so that no other program that is started now gets it.
     helper.env("_FUSE_COMMFD", "0").stdin(OwnedFd::from(its)).stdout(Stdio::null()).stderr(Stdio::piped());
-    let mut child = helper.spawn()?;
+    let child = helper.spawn()?;
     // With it goes our copy of the helper's end: without a helper there is nothing to wait for.
     drop(helper);
     let received = receive(&ours);
-    let mut said = String::new();
-    if let Some(mut stderr) = child.stderr.take() {
-        stderr.read_to_string(&mut said)?;
-    }
-    let status = child.wait()?;
-    received?.filter(|_| status.success()).ok_or_else(|| io::Error::other(said.trim().to_owned()))
+    let output = child.wait_with_output()?;
+    let said = || io::Error::other(String::from_utf8_lossy(&output.stderr).trim().to_owned());
+    received?.filter(|_| output.status.success()).ok_or_else(said)
 }
 
 /// The descriptor in the next message, if there is one.
@@ -131,11 +131,15 @@ pub(super) fn take_off(dir: &Path, detach: bool) -> io::Result<()> {
     }
 }
 
-/// Takes what is mounted from `source` out of the tree of names, wherever it is by now. That nobody answers there is no hindrance.
-pub(super) fn take_off_source(source: &str) {
-    for entry in mountinfo::read().unwrap_or_default().into_iter().filter(|entry| entry.source == source) {
-        if let Err(error) = take_off(&entry.dir, true) {
-            tracing::warn!(dir = %entry.dir.display(), %error, "a mount that nobody serves stays");
-        }
+/// Takes what is mounted from `source` out of the tree of names, wherever it is by now, with this device number if that is known.
+/// What somebody has mounted on top of it stays, and so does it then. That nobody answers there is no hindrance.
+pub(super) fn take_off_source(source: &str, device: Option<&str>) {
+    match mountinfo::on_top(source, device) {
+        Ok(dirs) => dirs.iter().for_each(|dir| {
+            if let Err(error) = take_off(dir, false).or_else(|_| take_off(dir, true)) {
+                tracing::warn!(dir = %dir.display(), %error, "a mount that nobody serves stays");
+            }
+        }),
+        Err(error) => tracing::warn!(source, %error, "a mount that nobody serves may stay"),
     }
 }

@@ -11,7 +11,11 @@ use std::{
     time::Duration,
 };
 
-use nix::{sys::signal::Signal, unistd::geteuid};
+use nix::{
+    mount::{MntFlags, MsFlags, mount, umount2},
+    sys::signal::Signal,
+    unistd::geteuid,
+};
 use proto::v1::Transport;
 use tonic::Code;
 
@@ -193,6 +197,30 @@ fn the_end_of_a_detached_mount_leaves_alone_what_is_mounted_there_since() {
     soon("the daemon knows that the mount ended", || daemon.show(&first).mounts.is_empty());
     assert_eq!(fs::read(dir.join("new")).expect("read"), b"in the second");
     assert_eq!(daemon.show(&second).mounts.len(), 1);
+}
+
+#[test]
+fn the_end_of_a_covered_mount_leaves_alone_what_covers_it() {
+    let Some(daemon) = Daemon::start() else { return };
+    if !geteuid().is_root() {
+        eprintln!("only root covers a mount: nothing is tested here");
+        return;
+    }
+    let (session, dir) = daemon.mounted("", "mnt");
+    let minor = nix::sys::stat::minor(fs::metadata(&dir).expect("stat").dev());
+    let control = daemon.new_dir("control");
+    let put = |kind: &str, on: &Path| {
+        mount(None::<&str>, on, Some(kind), MsFlags::empty(), None::<&str>).expect("mount");
+    };
+    put("fusectl", &control);
+    put("tmpfs", &dir);
+    fs::write(dir.join("cover"), b"of somebody else").expect("write");
+    fs::write(control.join(format!("{minor}/abort")), b"1").expect("abort");
+    soon("the daemon knows that the mount ended", || daemon.show(&session).mounts.is_empty());
+    assert_eq!(fs::read(dir.join("cover")).expect("read"), b"of somebody else");
+    umount2(&control, MntFlags::MNT_DETACH).expect("umount");
+    umount2(&dir, MntFlags::MNT_DETACH).expect("umount the cover");
+    umount2(&dir, MntFlags::MNT_DETACH).expect("umount what the daemon left under it");
 }
 
 /// A directory that is removed in another mount namespace takes the mount on it away in all of them.

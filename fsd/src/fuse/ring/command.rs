@@ -47,7 +47,7 @@ pub(super) fn look_out(fd: BorrowedFd<'_>, token: u64) -> Entry128 {
 /// Puts a command where the kernel takes it from at the next submission. Error: there is no room before that.
 pub(super) fn push(ring: &mut IoUring<Entry128, cqueue::Entry>, command: &Entry128) -> Result<(), PushError> {
     // SAFETY: what a command refers to has to stay valid until its completion. A slot's memory does: the thread keeps the slot
-    // until the kernel has completed it. The descriptor of a look-out is the thread's own, and is looked up at submission.
+    // until the kernel has completed it, and leaks its memory if that cannot be waited for. The descriptor of a look-out is the thread's own, and is looked up at submission.
     unsafe { ring.submission().push(command) }
 }
 

@@ -159,6 +159,15 @@ impl Slot {
         self.reach = 0;
     }
 
+    /// Goes, but for its memory, which the kernel may still have.
+    pub fn leak(mut self) {
+        match MmapMut::map_anon(1) {
+            Ok(other) => std::mem::forget(std::mem::replace(&mut self.map, other)),
+            // Then the rest of it stays, too.
+            Err(_) => std::mem::forget(self),
+        }
+    }
+
     fn header(&self) -> &RingHeader {
         // SAFETY: the map is larger than the header, aligned to a page, and any bytes are a header. The slot is ours: the kernel
         // writes nothing there, and who has it mutably has it alone.

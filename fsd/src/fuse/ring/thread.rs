@@ -90,7 +90,6 @@ pub(super) fn start(cpu: Cpu, blocking: Blocking) -> io::Result<Door> {
         let mut thread = Thread::new(ring, cpu.number, (own_door, inbox), blocking);
         if let Err(error) = thread.run() {
             tracing::error!(cpu = cpu.number, %error, "a ring failed: its mounts end, because nobody would answer this CPU");
-            thread.abort_mounts();
         }
     };
     thread::Builder::new().name(format!("fuse-ring-{}", cpu.number)).spawn(body)?;
@@ -191,8 +190,8 @@ impl Thread {
 
     /// Hands over what was pushed, and waits for a completion.
     fn wait(&mut self) -> io::Result<()> {
-        if self.since_trim > REQUESTS_UNTIL_TRIM {
-            self.trim();
+        if self.since_trim > REQUESTS_UNTIL_TRIM && !self.trim() {
+            return Ok(());
         }
         if !self.has_large {
             return submitted(self.ring.submit_and_wait(1));
@@ -285,10 +284,8 @@ impl Thread {
         }
         submitted(self.ring.submit())?;
         // One that is refused is completed at once; the others when they have a request.
-        let known = self.completed.len();
         self.take_completed();
-        let refused =
-            self.completed.range(known..).find(|(token, result)| *result < 0 && tokens.contains(token));
+        let refused = self.completed.iter().find(|(token, result)| *result < 0 && tokens.contains(token));
         refused.map_or(Ok(()), |(_, result)| Err(io::Error::from_raw_os_error(-result)))
     }
 
@@ -307,14 +304,26 @@ impl Thread {
         Ok(())
     }
 
-    /// Ends every mount that has slots here, before their memory goes.
-    fn abort_mounts(&mut self) {
-        self.devices.iter().filter_map(Weak::upgrade).for_each(|device| device.connection.abort());
-    }
-
-    fn trim(&mut self) {
+    /// Gives memory of idle slots back. Not while a slot that looks idle may have a request: false.
+    fn trim(&mut self) -> bool {
+        self.take_completed();
+        if !self.completed.is_empty() {
+            return false;
+        }
         self.since_trim = 0;
         self.slots.iter_mut().flatten().for_each(Slot::trim);
         self.has_large = self.slots.iter().flatten().any(Slot::is_large);
+        true
+    }
+}
+
+impl Drop for Thread {
+    /// If there still are mounts, it failed: they end, and what the kernel may yet write to stays.
+    fn drop(&mut self) {
+        if self.free.len() == self.slots.len() {
+            return;
+        }
+        self.devices.iter().filter_map(Weak::upgrade).for_each(|device| device.connection.abort());
+        self.slots.drain(..).flatten().for_each(Slot::leak);
     }
 }
