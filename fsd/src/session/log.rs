@@ -64,6 +64,8 @@ struct Tail {
     /// Files with records that no sync covered yet, the current one not among them.
     unsynced: Vec<Arc<dyn DiskFile>>,
     names_changed: bool,
+    /// No space is reserved for the current file: the disk was full when it was begun.
+    bare: bool,
     scratch: Vec<u8>,
 }
 
@@ -92,6 +94,7 @@ impl Log {
             },
             other => (other?, NEW),
         };
+        let bare = is_short(&*file, limits);
         let beginning = trim_record(starts.front().copied().unwrap_or(position), position);
         let end = position + beginning.len() as u64;
         // Whole before it has its name, and the names before it durable: power loss in the middle must not leave less than
@@ -107,6 +110,7 @@ impl Log {
                 starts,
                 unsynced: Vec::new(),
                 names_changed: false,
+                bare,
                 scratch: Vec::new(),
             }),
             trimmed: Mutex::new(0),
@@ -182,20 +186,32 @@ impl Log {
         tail.unsynced.push(old);
         tail.starts.push_back(position);
         tail.names_changed = true;
-        self.refill();
+        tail.bare = is_short(&*tail.file, self.limits);
+        self.refill_behind(tail);
         Ok(())
     }
 
-    /// Puts the reserve back if it is used up; until that works only what shrinks is recorded. Called after space came back, too.
+    /// Puts the reserve back if it is used up, and reserves what the current file lacks; until that works only what shrinks is
+    /// recorded. Called after space came back, too.
     pub fn refill(&self) {
-        let made = match self.disk.open(RESERVE, Open::Read) {
-            Ok(_) => Ok(()),
+        self.refill_behind(&mut self.tail.lock());
+    }
+
+    fn refill_behind(&self, tail: &mut Tail) {
+        let current = match tail.bare {
+            true => tail.file.allocate(0, self.limits.log_file_bytes),
+            false => Ok(()),
+        };
+        tail.bare &= current.is_err();
+        let made = current.and_then(|()| match self.disk.open(RESERVE, Open::Write) {
+            // Power loss may have left its name alone.
+            Ok(file) => file.allocate(0, self.limits.log_file_bytes),
             Err(_) => self.disk.open(RESERVE, Open::Create).and_then(|file| {
                 file.allocate(0, self.limits.log_file_bytes).inspect_err(|_| {
                     let _ = self.disk.remove(RESERVE);
                 })
             }),
-        };
+        });
         if let Err(error) = &made
             && !self.low.load(Ordering::Relaxed)
         {
@@ -387,6 +403,10 @@ pub(super) fn copy_aside(disk: &dyn Disk, start: u64) -> Result<bool> {
     let copy = disk.open(&lost, Open::Create).map_err(fail())?;
     copy.write_at(&bytes, 0).and_then(|()| copy.sync()).and_then(|()| disk.sync_dir(DIR)).map_err(fail())?;
     Ok(true)
+}
+
+fn is_short(file: &dyn DiskFile, limits: Limits) -> bool {
+    file.len().map_or(true, |len| len < limits.log_file_bytes)
 }
 
 /// The record that begins the file at `position` of a log that begins at `first`.
