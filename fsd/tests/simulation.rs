@@ -55,6 +55,18 @@ fn threads() -> u64 {
     setting("AETHERFS_SIMULATION_THREADS", cpus)
 }
 
+/// Seeds that have found something: they must not find it again.
+#[test]
+fn seeds_that_failed_once() {
+    let stage = Stage::set();
+    // A log file that began on a full disk never got its space.
+    for seed in [3_967_324] {
+        if let Err(why) = run(&stage, seed, Planted::default()) {
+            panic!("{why}");
+        }
+    }
+}
+
 #[test]
 #[expect(clippy::disallowed_methods, reason = "how long it took is said to a person; no test hangs on it")]
 fn seeds() {
