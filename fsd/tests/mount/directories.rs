@@ -41,7 +41,7 @@ fn a_wide_directory_is_listed_while_it_changes() {
                 }
             }
         });
-        for _ in 0..5 {
+        for _ in 0..10 {
             let mut seen: HashMap<OsString, u32> = HashMap::new();
             for entry in fs::read_dir(&dir).expect("list") {
                 *seen.entry(entry.expect("an entry").file_name()).or_default() += 1;
