@@ -37,7 +37,10 @@ impl Connection {
         let ended = match self.abort_by_number() {
             Ok(()) => Ok(()),
             // A container has no such directory.
-            Err(error) => match mountinfo::on_top(&self.source, self.device()).unwrap_or_default().first() {
+            Err(error) => match mountinfo::on_top(|entry| entry.is(&self.source, self.device()))
+                .unwrap_or_default()
+                .first()
+            {
                 Some(dir) => {
                     umount2(dir, MntFlags::MNT_FORCE | MntFlags::MNT_DETACH).map_err(io::Error::from)
                 }
@@ -53,8 +56,7 @@ impl Connection {
     fn abort_by_number(&self) -> io::Result<()> {
         let missing = || io::Error::new(io::ErrorKind::NotFound, "it is not in the table of mounts");
         let device = self.device().ok_or_else(missing)?;
-        let is_it = |entry: &mountinfo::Entry| entry.source == self.source && entry.device == device;
-        mountinfo::read()?.iter().find(|entry| is_it(entry)).ok_or_else(missing)?;
+        mountinfo::read()?.iter().find(|entry| entry.is(&self.source, Some(device))).ok_or_else(missing)?;
         let (_, minor) = device.split_once(':').ok_or_else(missing)?;
         fs::write(format!("/sys/fs/fuse/connections/{minor}/abort"), "1")
     }

@@ -7,7 +7,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::mountpoint::KIND;
+/// What the kernel's table of mounts calls ours.
+pub(super) const KIND: &str = "fuse.aetherfs";
 
 /// One line of it, as far as it matters here.
 #[derive(Debug, PartialEq, Eq)]
@@ -22,6 +23,13 @@ pub(super) struct Entry {
     pub(super) source: String,
 }
 
+impl Entry {
+    /// Whether it is the mount from `source`, with this device number if that is known.
+    pub(super) fn is(&self, source: &str, device: Option<&str>) -> bool {
+        self.source == source && device.is_none_or(|device| self.device == device)
+    }
+}
+
 /// All mounts that this process sees, in the order in which they were made.
 pub(super) fn read() -> io::Result<Vec<Entry>> {
     Ok(parse(&fs::read("/proc/self/mountinfo")?))
@@ -32,16 +40,13 @@ pub(super) fn at(dir: &Path) -> io::Result<Option<Entry>> {
     Ok(read()?.into_iter().rfind(|entry| entry.dir == dir))
 }
 
-/// Where a mount of ours can be reached: it is on top of its directory. Of those from `source`, and with this device number, if one
-/// is given.
-pub(super) fn on_top(source: &str, device: Option<&str>) -> io::Result<Vec<PathBuf>> {
+/// Where those mounts of ours that `is_it` means can be reached: each is on top of its directory.
+pub(super) fn on_top(is_it: impl Fn(&Entry) -> bool) -> io::Result<Vec<PathBuf>> {
     let entries = read()?;
-    let is_it = |entry: &Entry| {
-        entry.source == source && entry.kind == KIND && device.is_none_or(|device| entry.device == device)
-    };
     let is_top = |at: usize| !entries[at + 1..].iter().any(|later| later.dir == entries[at].dir);
-    let found = entries.iter().enumerate().filter(|(at, entry)| is_it(entry) && is_top(*at));
-    Ok(found.map(|(_, entry)| entry.dir.clone()).collect())
+    let ours =
+        entries.iter().enumerate().filter(|(at, entry)| entry.kind == KIND && is_it(entry) && is_top(*at));
+    Ok(ours.map(|(_, entry)| entry.dir.clone()).collect())
 }
 
 fn parse(table: &[u8]) -> Vec<Entry> {

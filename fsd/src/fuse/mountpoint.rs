@@ -21,12 +21,10 @@ use nix::{
     unistd::{geteuid, getgid, getuid},
 };
 
-use super::mountinfo;
+use super::mountinfo::{self, KIND};
 
 /// The kernel's end of every mount.
 pub(super) const DEVICE: &str = "/dev/fuse";
-/// What the kernel's table of mounts calls ours.
-pub(super) const KIND: &str = "fuse.aetherfs";
 
 /// How the kernel is to treat a mount.
 #[derive(Clone, Copy, Debug)]
@@ -134,7 +132,7 @@ pub(super) fn take_off(dir: &Path, detach: bool) -> io::Result<()> {
 /// Takes what is mounted from `source` out of the tree of names, wherever it is by now, with this device number if that is known.
 /// What somebody has mounted on top of it stays, and so does it then. That nobody answers there is no hindrance.
 pub(super) fn take_off_source(source: &str, device: Option<&str>) {
-    match mountinfo::on_top(source, device) {
+    match mountinfo::on_top(|entry| entry.is(source, device)) {
         Ok(dirs) => dirs.iter().for_each(|dir| {
             if let Err(error) = take_off(dir, false).or_else(|_| take_off(dir, true)) {
                 tracing::warn!(dir = %dir.display(), %error, "a mount that nobody serves stays");

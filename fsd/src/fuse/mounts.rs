@@ -23,7 +23,7 @@ use super::{
     dispatch::Dispatch,
     handshake::{self, Wishes},
     mountinfo,
-    mountpoint::{DEVICE, Flags, KIND, take_off},
+    mountpoint::{DEVICE, Flags, take_off},
     notices::Notices,
     requests::Requests,
     ring::{Attached, Rings},
@@ -204,16 +204,19 @@ impl Mounts {
     /// Unmounts what a daemon that died on this state left mounted; returns the directories. Called at the start, with the
     /// state's lock held: every mount that carries this state's tag is then a dead one.
     pub fn clean_up(&self) -> Vec<PathBuf> {
-        let entries = mountinfo::read().unwrap_or_default();
-        let ours = entries
-            .into_iter()
-            .filter(|e| e.kind == KIND && e.source.starts_with("aetherfs:"))
-            .filter(|e| e.source.ends_with(&self.tag));
-        let mut cleaned = Vec::new();
-        for entry in ours {
-            match take_off(&entry.dir, true) {
-                Ok(()) => cleaned.push(entry.dir),
-                Err(error) => tracing::warn!(dir = %entry.dir.display(), %error, "a dead mount stays"),
+        let is_ours =
+            |e: &mountinfo::Entry| e.source.starts_with("aetherfs:") && e.source.ends_with(&self.tag);
+        let (mut cleaned, mut left) = (Vec::new(), true);
+        // One may be on top of another.
+        while std::mem::take(&mut left) {
+            for dir in mountinfo::on_top(is_ours).unwrap_or_default() {
+                match take_off(&dir, true) {
+                    Ok(()) => {
+                        left = true;
+                        cleaned.push(dir);
+                    }
+                    Err(error) => tracing::warn!(dir = %dir.display(), %error, "a dead mount stays"),
+                }
             }
         }
         cleaned
