@@ -11,7 +11,7 @@ Examples:
   tools/bench --quick                         everything but the kernel's build, on few files: minutes
   tools/bench --only scan --only git          two groups alone
   tools/bench --tree ~/src/monorepo --rounds 5 --only latency
-  tools/bench --publish                       everything, and the report into docs/benchmarks.md";
+  tools/bench --publish --only fork           and the group's figures into docs/benchmarks.md";
 
 /// Measure mounted sessions against the file system under them and against overlays, in one run
 ///
@@ -34,7 +34,7 @@ pub(crate) struct Args {
     /// Where samples.json, report.md and the plots go [default: bench in the build's directory]
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
-    /// Put the report into docs/benchmarks.md, too, and the plots beside it
+    /// Put the figures into docs/benchmarks.md, too, in place of older ones of the same groups, and the plots beside it
     #[arg(long)]
     pub(crate) publish: bool,
     /// Where the benchmark's file system is made, in a directory that is removed in the end; what lies below it counts

@@ -16,6 +16,8 @@ pub(crate) struct Machine {
     /// Of the working copy that this was built from; `-dirty` if it had changes.
     commit: String,
     version: &'static str,
+    /// The day, as people write it.
+    date: String,
 }
 
 impl Machine {
@@ -34,14 +36,15 @@ impl Machine {
             memory_bytes: memory_kib << 10,
             commit: commit(),
             version: env!("CARGO_PKG_VERSION"),
+            date: shell::run(Command::new("date").arg("+%F"))?,
         })
     }
 
     pub(crate) fn markdown(&self) -> String {
-        let Machine { kernel, cpu, cpus, memory_bytes, commit, version } = self;
+        let Machine { kernel, cpu, cpus, memory_bytes, commit, version, date } = self;
         let memory = memory_bytes >> 30;
         format!(
-            "- machine: {cpus} x {cpu}, {memory} GiB, Linux {kernel}\n- build: aetherfs {version}, commit {commit}\n"
+            "- machine: {cpus} x {cpu}, {memory} GiB, Linux {kernel}\n- build: aetherfs {version}, commit {commit}, {date}\n"
         )
     }
 }

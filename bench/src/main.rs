@@ -76,12 +76,12 @@ fn run(args: &Args) -> Result<()> {
     };
     fs::create_dir_all(&out).map_err(|e| format!("{}: {e}", out.display()))?;
     fs::write(out.join("samples.json"), report.json()?)?;
-    fs::write(out.join("report.md"), report.markdown("")?)?;
+    fs::write(out.join("report.md"), report.markdown()?)?;
     let plots = report.plots()?;
     for plot in &plots {
         fs::write(out.join(&plot.name), &plot.svg)?;
     }
-    print!("{}", report.markdown("")?);
+    print!("{}", report.markdown()?);
     eprintln!("written: {}", out.display());
     match args.publish {
         true => publish::run(&report, &plots),

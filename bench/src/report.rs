@@ -15,6 +15,11 @@ use crate::{
     stage::Stage,
 };
 
+/// How to read the tables.
+pub(crate) const CELLS: &str = "\
+Cells are min / median / max: of native the value; of the others the ratio to it, round by round, or their own value
+with its unit where native has none.
+";
 /// Opcodes named in a line.
 const OPCODES_MAX: usize = 6;
 
@@ -65,8 +70,27 @@ impl Report {
         Ok(serde_json::to_string_pretty(self)? + "\n")
     }
 
-    /// With the plots in a directory: `plots` goes before their names.
-    pub(crate) fn markdown(&self, plots: &str) -> Result<String> {
+    /// All of it, with the plots beside it.
+    pub(crate) fn markdown(&self) -> Result<String> {
+        let mut out = self.head(None)? + "\n" + CELLS;
+        for group in Group::value_variants() {
+            out.extend(self.section(*group, "", "")?);
+        }
+        Ok(out)
+    }
+
+    /// The groups that were measured, each with where and of what its figures are; with the plots in the directory `plots`.
+    pub(crate) fn sections(&self, plots: &str) -> Result<Vec<(Group, String)>> {
+        let mut sections = Vec::new();
+        for group in Group::value_variants() {
+            let section = self.section(*group, &(self.head(Some(*group))? + "\n"), plots)?;
+            sections.extend(section.map(|section| (*group, section)));
+        }
+        Ok(sections)
+    }
+
+    /// Where and of what the figures are: all, or those of one group.
+    fn head(&self, group: Option<Group>) -> Result<String> {
         let mut out = self.machine.markdown();
         let mib = self.tree_bytes >> 20;
         writeln!(out, "- tree: {}, {} files, {mib} MiB; {} rounds", self.tree, self.tree_files, self.rounds)?;
@@ -75,28 +99,25 @@ impl Report {
         if self.quick {
             writeln!(out, "- `--quick`: too little of everything to say how fast it is")?;
         }
-        for Missing { what, why } in &self.missing {
+        let others =
+            Group::value_variants().iter().filter(|other| group.is_some_and(|group| group != **other));
+        let others: Vec<_> = others.map(|other| other.name()).collect();
+        for Missing { what, why } in self.missing.iter().filter(|missing| !others.contains(&missing.what)) {
             writeln!(out, "- not measured: {what} ({why})")?;
-        }
-        writeln!(
-            out,
-            "\nCells are min / median / max: of {NATIVE} the value; of the others the ratio to it, round by"
-        )?;
-        writeln!(out, "round, or their own value with its unit where {NATIVE} has none.")?;
-        for group in Group::value_variants() {
-            let rows = rows(&self.samples, *group);
-            if !rows.is_empty() {
-                self.section(&mut out, *group, &rows, plots)?;
-            }
         }
         Ok(out)
     }
 
-    fn section(&self, out: &mut String, group: Group, rows: &[Row<'_>], plots: &str) -> Result<()> {
-        let sides = sides(rows);
-        writeln!(out, "\n## {}: {}\n", group.name(), group.help())?;
+    /// A group's figures behind `head`; None if it was not measured.
+    fn section(&self, group: Group, head: &str, plots: &str) -> Result<Option<String>> {
+        let rows = rows(&self.samples, group);
+        if rows.is_empty() {
+            return Ok(None);
+        }
+        let sides = sides(&rows);
+        let mut out = format!("\n{}\n\n{head}", heading(group));
         writeln!(out, "| work | {} |\n|---|{}", sides.join(" | "), "---|".repeat(sides.len()))?;
-        for row in rows {
+        for row in &rows {
             let cells: Vec<_> = sides.iter().map(|side| cell(row, side)).collect();
             writeln!(out, "| {} | {} |", row.title(), cells.join(" | "))?;
         }
@@ -113,8 +134,13 @@ impl Report {
                 writeln!(out, "{line}")?;
             }
         }
-        Ok(())
+        Ok(Some(out))
     }
+}
+
+/// The line that a group's figures begin with.
+pub(crate) fn heading(group: Group) -> String {
+    format!("## {}: {}", group.name(), group.help())
 }
 
 fn cell(row: &Row<'_>, side: &str) -> String {
@@ -173,6 +199,32 @@ impl fmt::Display for Quantity {
 mod tests {
     use super::*;
     use crate::samples::tests::sample;
+
+    #[test]
+    fn a_group_says_where_its_figures_are_from() {
+        let report = Report {
+            machine: Machine::describe().unwrap(),
+            tree: "a-tree".into(),
+            tree_files: 5,
+            tree_bytes: 7 << 20,
+            tracked_files: 4,
+            rounds: 3,
+            quick: false,
+            file_system: "ext4".into(),
+            missing: vec![
+                crate::turn::missing(Group::Cargo, "no crates"),
+                crate::turn::missing(Group::Scan, "late"),
+            ],
+            samples: vec![sample("find", NATIVE, 0, 2.0), sample("find", "aether", 0, 3.0)],
+        };
+        let sections = report.sections("plots/").unwrap();
+        let [(Group::Scan, text)] = &sections[..] else { panic!("{sections:?}") };
+        assert!(text.starts_with(&format!("\n{}\n\n- ", heading(Group::Scan))));
+        assert!(text.contains("a-tree, 5 files, 7 MiB; 3 rounds") && text.contains("(plots/scan.svg)"));
+        assert!(text.contains("scan (late)") && !text.contains("no crates"));
+        let whole = report.markdown().unwrap();
+        assert!(whole.contains("no crates") && whole.contains(CELLS) && whole.contains("(scan.svg)"));
+    }
 
     #[test]
     fn quantities_have_units() {
