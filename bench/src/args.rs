@@ -11,6 +11,7 @@ Examples:
   tools/bench --quick                         everything but the kernel's build, on few files: minutes
   tools/bench --only scan --only git          two groups alone
   tools/bench --tree ~/src/monorepo --rounds 5 --only latency
+  tools/bench --only kernel --without fuse-overlayfs
   tools/bench --publish --only fork           and the group's figures into docs/benchmarks.md";
 
 /// Measure mounted sessions against the file system under them and against overlays, in one run
@@ -28,6 +29,9 @@ pub(crate) struct Args {
     /// One group of workloads; repeatable [default: all, with --quick all but kernel]
     #[arg(long, value_name = "NAME")]
     pub(crate) only: Vec<Group>,
+    /// A side to leave out; repeatable. The native one is always there
+    #[arg(long, value_name = "SIDE")]
+    pub(crate) without: Vec<Rival>,
     /// How often each side is measured [default: 5, with --quick 2]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) rounds: Option<u32>,
@@ -70,6 +74,19 @@ pub(crate) enum Group {
     Kernel,
 }
 
+/// What is measured beside the native file system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Rival {
+    /// The kernel's overlayfs over another copy
+    Overlayfs,
+    /// fuse-overlayfs over another copy
+    FuseOverlayfs,
+    /// AetherFS through /dev/fuse
+    DevFuse,
+    /// AetherFS through io_uring
+    IoUring,
+}
+
 impl Args {
     pub(crate) fn rounds(&self) -> u32 {
         self.rounds.unwrap_or(if self.quick { 2 } else { 5 })
@@ -83,10 +100,15 @@ impl Args {
     }
 }
 
-impl Group {
-    /// As on the command line.
+impl Rival {
     pub(crate) fn name(self) -> String {
-        self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
+        name(self)
+    }
+}
+
+impl Group {
+    pub(crate) fn name(self) -> String {
+        name(self)
     }
 
     /// What it is about, for people.
@@ -94,6 +116,11 @@ impl Group {
         let value = self.to_possible_value();
         value.and_then(|value| value.get_help().map(ToString::to_string)).unwrap_or_default()
     }
+}
+
+/// As on the command line.
+fn name(value: impl ValueEnum) -> String {
+    value.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
 }
 
 #[cfg(test)]
@@ -110,6 +137,9 @@ mod tests {
         assert!(parse("bench --quick --only kernel").wants(Group::Kernel));
         assert!(parse("bench --rounds 7").wants(Group::Kernel));
         assert!(Args::try_parse_from(["bench", "--only", "nothing"]).is_err());
+        assert!(Args::try_parse_from(["bench", "--without", "native"]).is_err());
+        let without = parse("bench --without fuse-overlayfs --without dev-fuse").without;
+        assert_eq!(without, [Rival::FuseOverlayfs, Rival::DevFuse]);
         assert_eq!((Group::Scan.name().as_str(), Group::Cargo.name().as_str()), ("scan", "cargo"));
     }
 }

@@ -137,12 +137,6 @@ impl Drop for Daemon {
     }
 }
 
-/// Whether `aetherctl mount` knows an option.
-pub(crate) fn mount_has(option: &str) -> Result<bool> {
-    let help = shell::run(Command::new(binary("aetherctl")?).args(["mount", "--help"]))?;
-    Ok(help.split_whitespace().any(|word| word == option))
-}
-
 /// A program of the same build.
 fn binary(name: &str) -> Result<PathBuf> {
     let path = env::current_exe()?.with_file_name(name);

@@ -8,39 +8,20 @@ use std::{
 use super::Side;
 use crate::{
     Result,
-    daemon::{self, Daemon, path},
+    daemon::{Daemon, path},
     samples::Requests,
 };
 
 /// A way to mount a session.
 #[derive(Clone, Copy)]
 pub(super) struct Mode {
-    pub(super) name: &'static str,
-    /// Of `aetherctl mount`. A mode whose first option it does not know is not measured.
+    name: &'static str,
+    /// Of `aetherctl mount`, and of `aetherfsd` for the forks, which it mounts by itself.
     options: &'static [&'static str],
-    /// Of `aetherfsd`: for the forks, which it mounts by itself.
-    daemon_options: &'static [&'static str],
 }
 
-const MODES: &[Mode] = &[
-    Mode { name: "aether dev-fuse", options: DEV_FUSE, daemon_options: DEV_FUSE },
-    Mode { name: "aether io-uring", options: IO_URING, daemon_options: IO_URING },
-];
-/// Where there is nothing to choose.
-const PLAIN: Mode = Mode { name: "aether", options: &[], daemon_options: &[] };
-const DEV_FUSE: &[&str] = &["--transport", "dev-fuse"];
-const IO_URING: &[&str] = &["--transport", "io-uring"];
-
-/// Those that this build knows.
-pub(super) fn modes() -> Result<Vec<Mode>> {
-    let mut modes = Vec::new();
-    for mode in MODES {
-        if daemon::mount_has(mode.options[0])? {
-            modes.push(*mode);
-        }
-    }
-    Ok(if modes.is_empty() { vec![PLAIN] } else { modes })
-}
+pub(super) const DEV_FUSE: Mode = Mode { name: "aether dev-fuse", options: &["--transport", "dev-fuse"] };
+pub(super) const IO_URING: Mode = Mode { name: "aether io-uring", options: &["--transport", "io-uring"] };
 
 pub(super) struct Aether {
     mode: Mode,
@@ -53,7 +34,7 @@ pub(super) struct Aether {
 impl Aether {
     pub(super) fn create(mode: Mode, tree: &Path, dir: &Path) -> Result<Aether> {
         fs::create_dir(dir)?;
-        let daemon = Daemon::create(&dir.join("daemon"), mode.daemon_options)?;
+        let daemon = Daemon::create(&dir.join("daemon"), mode.options)?;
         let snapshot = daemon.import(tree)?;
         let (session, _) = daemon.create_session(&snapshot)?;
         let mut side = Aether { mode, daemon, session, dir: dir.to_owned(), root: dir.join("root") };

@@ -7,10 +7,13 @@ mod overlay;
 
 use std::path::{Path, PathBuf};
 
+use clap::ValueEnum;
 use serde::Serialize;
 
 use crate::{
-    Result, kernel,
+    Result,
+    args::Rival,
+    kernel,
     process::Process,
     samples::{Requests, Usage},
     shell,
@@ -106,14 +109,23 @@ pub(crate) struct Sides {
 }
 
 impl Sides {
-    /// Of the tree `lower`, in new directories in `dir`. The tree must not be changed as long as they exist.
-    pub(crate) fn create(lower: &Path, dir: &Path) -> Result<Sides> {
+    /// Of the tree `lower`, in new directories in `dir`; the native one is always there. The tree must not be changed as long as
+    /// they exist.
+    pub(crate) fn create(lower: &Path, dir: &Path, without: &[Rival]) -> Result<Sides> {
         let mut sides = Sides { all: Vec::new(), missing: Vec::new() };
         sides.all.push(Box::new(native::Native::create(lower, &dir.join("native"))?));
-        sides.add("overlayfs", overlay::Overlay::create(lower, &dir.join("overlay")));
-        sides.add("fuse-overlayfs", fuse_overlay::FuseOverlay::create(lower, &dir.join("fuse-overlay")));
-        for mode in aether::modes()? {
-            sides.add(mode.name, aether::Aether::create(mode, lower, &dir.join(mode.name.replace(' ', "-"))));
+        for rival in Rival::value_variants() {
+            let name = rival.name();
+            let dir = dir.join(&name);
+            match rival {
+                _ if without.contains(rival) => {
+                    sides.missing.push(Missing { what: name, why: "left out by --without".into() });
+                }
+                Rival::Overlayfs => sides.add(name, overlay::Overlay::create(lower, &dir)),
+                Rival::FuseOverlayfs => sides.add(name, fuse_overlay::FuseOverlay::create(lower, &dir)),
+                Rival::DevFuse => sides.add(name, aether::Aether::create(aether::DEV_FUSE, lower, &dir)),
+                Rival::IoUring => sides.add(name, aether::Aether::create(aether::IO_URING, lower, &dir)),
+            }
         }
         match sides.all.iter().any(|side| side.name().starts_with("aether")) {
             true => Ok(sides),
@@ -121,10 +133,10 @@ impl Sides {
         }
     }
 
-    fn add<S: Side + 'static>(&mut self, name: &str, side: Result<S>) {
+    fn add<S: Side + 'static>(&mut self, name: String, side: Result<S>) {
         match side {
             Ok(side) => self.all.push(Box::new(side)),
-            Err(e) => self.missing.push(Missing { what: name.to_owned(), why: e.to_string() }),
+            Err(e) => self.missing.push(Missing { what: name, why: e.to_string() }),
         }
     }
 }

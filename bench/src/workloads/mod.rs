@@ -57,7 +57,7 @@ pub(crate) fn run(stage: &Stage, args: &Args, samples: &mut Vec<Sample>) -> Resu
     });
     if !wanted.is_empty() {
         stage.progress.say("preparing the sides");
-        let mut sides = Sides::create(&stage.tree.root, &stage.volume)?;
+        let mut sides = Sides::create(&stage.tree.root, &stage.volume, &args.without)?;
         absent.append(&mut sides.missing);
         for workload in wanted {
             workload.run(stage, &mut sides.all, samples)?;
