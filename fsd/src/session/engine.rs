@@ -4,7 +4,7 @@
 //! taken around all of them by what puts objects there that nothing refers to yet (an import, a seal).
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashSet,
     fmt,
     sync::{
         Arc,
@@ -13,7 +13,7 @@ use std::{
 };
 
 use cas::{
-    Attrs, Digest, Snapshot, SnapshotId, Store, Time, base32,
+    Attrs, Digest, Snapshot, SnapshotId, Store, Time,
     disk::Disk,
     store::{GcProgress, GcReport, Roots},
 };
@@ -30,14 +30,13 @@ use super::{
     replay::{Met, Replay},
     seal::{SealProgress, Sealed},
     segment::Pool,
+    sessions::Sessions,
     state::{Effect, State},
 };
 
 /// The longest label, in bytes.
 pub const NAME_BYTES_MAX: usize = 128;
 const DISCARD_SOME: &str = "discard some";
-/// Characters of an ID that must at least be given, behind its prefix.
-pub const ID_CHARS_MIN: usize = 8;
 /// What the engine is built on.
 pub struct Parts {
     /// The state directory.
@@ -61,7 +60,7 @@ pub struct Engine {
     shared: Arc<Shared>,
     entropy: Arc<dyn Entropy>,
     empty: SnapshotId,
-    sessions: RwLock<HashMap<SessionId, Arc<Session>>>,
+    sessions: RwLock<Sessions>,
     naming: Mutex<()>,
 }
 
@@ -105,11 +104,10 @@ impl Engine {
         let durability = Durability::new(log, pool);
         let epochs = AtomicU64::new(recovered.epoch);
         let shared = Arc::new(Shared { disk, store, durability, clock, epochs, limits });
-        let sessions = recovered
-            .sessions
-            .into_iter()
-            .map(|r| (r.meta.id, Arc::new(Session::new(Arc::clone(&shared), r.meta, r.state, r.anchor))))
-            .collect();
+        let mut sessions = Sessions::default();
+        for r in recovered.sessions {
+            sessions.insert(Arc::new(Session::new(Arc::clone(&shared), r.meta, r.state, r.anchor)));
+        }
         let engine =
             Engine { shared, entropy, empty, sessions: RwLock::new(sessions), naming: Mutex::new(()) };
         if set_aside {
@@ -150,7 +148,7 @@ impl Engine {
 
     /// All sessions, oldest first.
     pub fn sessions(&self) -> Vec<Arc<Session>> {
-        let mut sessions: Vec<_> = self.sessions.read().values().cloned().collect();
+        let mut sessions: Vec<_> = self.sessions.read().iter().cloned().collect();
         sessions.sort_by_key(|session| (session.meta.created, session.meta.id));
         sessions
     }
@@ -239,7 +237,7 @@ impl Engine {
         let record = Record::Discard(session.meta.id);
         self.shared.durability.log.append(Purpose::Shrink, |out| record.encode(out))?;
         session.discarded.store(true, Ordering::Release);
-        self.sessions.write().remove(&session.meta.id);
+        self.sessions.write().remove(session);
         // Whoever still has the handle must find a root.
         let root = imbl::OrdMap::unit(ROOT, Arc::clone(state.root()));
         let orphaned = std::mem::replace(&mut state.inodes, root);
@@ -345,12 +343,12 @@ impl Engine {
     /// `MalformedId`.
     pub fn resolve(&self, text: &str) -> Result<Target> {
         if text.starts_with(SessionId::PREFIX) {
-            return self.session_by_id(text).map(Target::Session);
+            return self.sessions.read().by_id(text).cloned().map(Target::Session);
         }
         if text.starts_with(SnapshotId::PREFIX) {
             return Ok(Target::Snapshot(self.shared.store.unique_snapshot(text)?));
         }
-        let named = self.sessions.read().values().find(|s| s.meta.name.as_deref() == Some(text)).cloned();
+        let named = self.sessions.read().named(text).cloned();
         match (named, self.shared.store.named(text)?) {
             (Some(session), None) => Ok(Target::Session(session)),
             (None, Some(snapshot)) => Ok(Target::Snapshot(snapshot)),
@@ -365,10 +363,9 @@ impl Engine {
     /// Like [`Engine::resolve`] where only a session will do; a snapshot of the same name does not make it ambiguous.
     pub fn session(&self, text: &str) -> Result<Arc<Session>> {
         if text.starts_with(SessionId::PREFIX) {
-            return self.session_by_id(text);
+            return self.sessions.read().by_id(text).cloned();
         }
-        let named = self.sessions.read().values().find(|s| s.meta.name.as_deref() == Some(text)).cloned();
-        named.ok_or_else(|| Error::Unknown(text.into()))
+        self.sessions.read().named(text).cloned().ok_or_else(|| Error::Unknown(text.into()))
     }
 
     /// Like [`Engine::resolve`] where only a snapshot will do.
@@ -379,34 +376,10 @@ impl Engine {
         self.shared.store.named(text)?.ok_or_else(|| Error::Unknown(text.into()))
     }
 
-    fn session_by_id(&self, text: &str) -> Result<Arc<Session>> {
-        let malformed = |reason| Error::MalformedId { text: text.into(), reason };
-        let digits = &text[SessionId::PREFIX.len()..];
-        let digits =
-            base32::canonical(digits).ok_or_else(|| malformed("it has characters that base32 lacks"))?;
-        if digits.len() > SessionId::CHARS {
-            return Err(malformed("a session ID has 16 characters behind ses_"));
-        }
-        if digits.len() < ID_CHARS_MIN {
-            return Err(malformed("at least 8 characters behind ses_ are needed"));
-        }
-        let whole = format!("{}{digits}", SessionId::PREFIX);
-        let sessions = self.sessions.read();
-        let mut fits = sessions.values().filter(|s| s.meta.id.to_string().starts_with(&whole));
-        match (fits.next(), fits.next()) {
-            (None, _) => Err(Error::Unknown(text.into())),
-            (Some(one), None) => Ok(Arc::clone(one)),
-            (Some(a), Some(b)) => Err(Error::Ambiguous {
-                text: text.into(),
-                candidates: [a, b].into_iter().chain(fits).take(8).map(|s| s.meta.id.to_string()).collect(),
-            }),
-        }
-    }
-
     fn check_name(&self, name: Option<&str>) -> Result<()> {
         check_label(name)?;
         let Some(name) = name else { return Ok(()) };
-        match self.sessions.read().values().find(|s| s.meta.name.as_deref() == Some(name)) {
+        match self.sessions.read().named(name) {
             Some(holder) => Err(Error::NameTaken { name: name.into(), holder: holder.meta.id }),
             None => Ok(()),
         }
@@ -440,7 +413,7 @@ impl Engine {
 
     fn insert(&self, session: Session) -> Arc<Session> {
         let session = Arc::new(session);
-        self.sessions.write().insert(session.meta.id, Arc::clone(&session));
+        self.sessions.write().insert(Arc::clone(&session));
         session
     }
 

@@ -35,6 +35,7 @@ mod recover;
 mod replay;
 mod seal;
 mod segment;
+mod sessions;
 mod state;
 mod sums;
 mod tree;
