@@ -22,18 +22,11 @@ pub(crate) struct Machine {
 
 impl Machine {
     pub(crate) fn describe() -> Result<Machine> {
-        let field = |file: &str, name: &str| {
-            let text = fs::read_to_string(file).unwrap_or_default();
-            let line = text.lines().find(|line| line.starts_with(name)).unwrap_or_default();
-            line.split_once(':').map_or("unknown", |(_, value)| value.trim()).to_owned()
-        };
-        let memory = field("/proc/meminfo", "MemTotal");
-        let memory_kib: u64 = memory.split_whitespace().next().and_then(|kib| kib.parse().ok()).unwrap_or(0);
         Ok(Machine {
             kernel: shell::run(Command::new("uname").arg("-r"))?,
             cpu: field("/proc/cpuinfo", "model name"),
             cpus: thread::available_parallelism()?.get(),
-            memory_bytes: memory_kib << 10,
+            memory_bytes: memory_bytes("MemTotal"),
             commit: commit(),
             version: env!("CARGO_PKG_VERSION"),
             date: shell::run(Command::new("date").arg("+%F"))?,
@@ -47,6 +40,18 @@ impl Machine {
             "- machine: {cpus} x {cpu}, {memory} GiB, Linux {kernel}\n- build: aetherfs {version}, commit {commit}, {date}\n"
         )
     }
+}
+
+/// What /proc/meminfo says; 0 where it says nothing.
+pub(crate) fn memory_bytes(name: &str) -> u64 {
+    let kib = field("/proc/meminfo", name);
+    kib.split_whitespace().next().and_then(|kib| kib.parse::<u64>().ok()).unwrap_or(0) << 10
+}
+
+fn field(file: &str, name: &str) -> String {
+    let text = fs::read_to_string(file).unwrap_or_default();
+    let line = text.lines().find(|line| line.starts_with(name)).unwrap_or_default();
+    line.split_once(':').map_or("unknown", |(_, value)| value.trim()).to_owned()
 }
 
 fn commit() -> String {

@@ -80,6 +80,7 @@ impl dyn Side + '_ {
         self.unmount()?;
         let backing = self.backing();
         shell::read_all(&backing.iter().map(PathBuf::as_path).collect::<Vec<_>>())?;
+        kernel::touch_memory();
         self.mount()
     }
 
