@@ -40,7 +40,10 @@ impl Sessions {
 
     pub fn remove(&mut self, session: &Session) {
         self.by_id.remove(&session.id());
-        if let Some(name) = &session.meta.name {
+        // A log that somebody made may name two alike.
+        if let Some(name) = &session.meta.name
+            && self.by_name.get(name) == Some(&session.id())
+        {
             self.by_name.remove(name);
         }
     }
