@@ -82,9 +82,9 @@ pub(crate) enum Rival {
     /// fuse-overlayfs over another copy
     FuseOverlayfs,
     /// AetherFS through /dev/fuse
-    DevFuse,
+    AetherDevFuse,
     /// AetherFS through io_uring
-    IoUring,
+    AetherIoUring,
 }
 
 impl Args {
@@ -138,8 +138,8 @@ mod tests {
         assert!(parse("bench --rounds 7").wants(Group::Kernel));
         assert!(Args::try_parse_from(["bench", "--only", "nothing"]).is_err());
         assert!(Args::try_parse_from(["bench", "--without", "native"]).is_err());
-        let without = parse("bench --without fuse-overlayfs --without dev-fuse").without;
-        assert_eq!(without, [Rival::FuseOverlayfs, Rival::DevFuse]);
+        let without = parse("bench --without fuse-overlayfs --without aether-dev-fuse").without;
+        assert_eq!(without, [Rival::FuseOverlayfs, Rival::AetherDevFuse]);
         assert_eq!((Group::Scan.name().as_str(), Group::Cargo.name().as_str()), ("scan", "cargo"));
     }
 }

@@ -1,4 +1,4 @@
-//! What the kernel is told: to drop its caches, and a module's parameter for the time of a run.
+//! The state that the kernel is put into: without caches, with memory at hand, with a module's parameter for the time of a run.
 
 use std::{
     fs,
@@ -18,8 +18,8 @@ pub(crate) fn drop_caches() -> Result<()> {
     Ok(fs::write("/proc/sys/vm/drop_caches", "3")?)
 }
 
-/// Has free memory be there. A hypervisor takes back what its guest freed, and whoever touches such a page first waits for it: 10 to
-/// 15 us, where reading a page through FUSE takes 5. A native tree that is in memory touches none.
+/// Has free memory be there. A hypervisor takes back what its guest freed, and whoever touches such a page first waits for it, 10 to
+/// 15 us: so does who fills the page cache of a new mount. A native tree that is in memory touches none (docs/decisions/0018).
 pub(crate) fn touch_memory() {
     let bytes = TOUCHED_BYTES_MAX.min(machine::memory_bytes("MemFree") / 2);
     let mut memory = vec![0_u8; bytes as usize];

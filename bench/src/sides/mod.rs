@@ -124,8 +124,12 @@ impl Sides {
                 }
                 Rival::Overlayfs => sides.add(name, overlay::Overlay::create(lower, &dir)),
                 Rival::FuseOverlayfs => sides.add(name, fuse_overlay::FuseOverlay::create(lower, &dir)),
-                Rival::DevFuse => sides.add(name, aether::Aether::create(aether::DEV_FUSE, lower, &dir)),
-                Rival::IoUring => sides.add(name, aether::Aether::create(aether::IO_URING, lower, &dir)),
+                Rival::AetherDevFuse => {
+                    sides.add(name, aether::Aether::create(aether::DEV_FUSE, lower, &dir))
+                }
+                Rival::AetherIoUring => {
+                    sides.add(name, aether::Aether::create(aether::IO_URING, lower, &dir))
+                }
             }
         }
         match sides.all.iter().any(|side| side.name().starts_with("aether")) {
