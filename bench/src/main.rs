@@ -69,7 +69,15 @@ fn run(args: &Args) -> Result<()> {
     stop::on_signals()?;
     // The daemon may not have the transport, or the kernel may not: the sides find out.
     let _enable_uring = Parameter::set(Path::new(ENABLE_URING), "Y").ok();
-    let report = measure(args)?;
+    let (report, outcome) = measure(args)?;
+    if outcome.is_ok() || report.has_samples() {
+        hand_out(args, &report)?;
+    }
+    outcome
+}
+
+/// Writes the report and what belongs to it, prints it, and publishes it if that is wanted.
+fn hand_out(args: &Args, report: &Report) -> Result<()> {
     let out = match &args.out {
         Some(dir) => dir.clone(),
         None => tree::cache()?.with_file_name("bench"),
@@ -84,14 +92,16 @@ fn run(args: &Args) -> Result<()> {
     print!("{}", report.markdown()?);
     eprintln!("written: {}", out.display());
     match args.publish {
-        true => publish::run(&report, &plots),
+        true => publish::run(report, &plots),
         false => Ok(()),
     }
 }
 
-fn measure(args: &Args) -> Result<Report> {
+/// What was measured, and how the run ended: groups that were finished by then count in any case.
+fn measure(args: &Args) -> Result<(Report, Result<()>)> {
     let scale = if args.quick { &Scale::QUICK } else { &Scale::FULL };
     let progress = Progress::start();
+    let machine = Machine::describe()?;
     progress.say("looking at the tree");
     let source = tree::source(args.tree.as_deref(), args.quick)?;
     let work = tempfile::Builder::new().prefix("aether-bench.").tempdir_in(&args.work)?;
@@ -99,10 +109,10 @@ fn measure(args: &Args) -> Result<Report> {
     // Declared first, so unmounted last.
     let volume = Volume::create(work.path(), scale.volume_bytes_min, source_bytes)?;
     let stage = Stage::create(volume.root(), &source, scale, args.rounds(), progress)?;
-    let mut samples = Vec::new();
-    let missing = workloads::run(&stage, args, &mut samples)?;
-    let report = Report::new(Machine::describe()?, &stage, volume.describe(), args, missing, samples);
+    let (mut missing, mut samples) = (Vec::new(), Vec::new());
+    let outcome = workloads::run(&stage, args, &mut missing, &mut samples);
+    let report = Report::new(machine, &stage, volume.describe(), args, missing, samples);
     drop(stage);
     volume.remove()?;
-    Ok(report)
+    Ok((report, outcome))
 }

@@ -60,6 +60,11 @@ impl Report {
         }
     }
 
+    /// Whether anything was measured.
+    pub(crate) fn has_samples(&self) -> bool {
+        !self.samples.is_empty()
+    }
+
     pub(crate) fn plots(&self) -> Result<Vec<Plot>> {
         let groups = Group::value_variants().iter();
         let plots: Result<Vec<_>> = groups.map(|group| plot::of(&self.samples, *group)).collect();

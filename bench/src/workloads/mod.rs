@@ -37,14 +37,18 @@ const WORKLOADS: &[&Workload] = &[
     &kernel::WORKLOAD,
 ];
 
-/// Does all that is wanted; returns what could not be measured.
-pub(crate) fn run(stage: &Stage, args: &Args, samples: &mut Vec<Sample>) -> Result<Vec<Missing>> {
-    let mut absent = Vec::new();
+/// Does all that is wanted, and says what cannot be measured. Error: what ended a group; nothing of that is in `samples`.
+pub(crate) fn run(
+    stage: &Stage,
+    args: &Args,
+    absent: &mut Vec<Missing>,
+    samples: &mut Vec<Sample>,
+) -> Result<()> {
     if args.wants(Group::Import) {
-        import::run(stage, samples)?;
+        whole(samples, |samples| import::run(stage, samples))?;
     }
     if args.wants(Group::Fork) {
-        fork::run(stage, samples)?;
+        whole(samples, |samples| fork::run(stage, samples))?;
     }
     let mut wanted: Vec<&Workload> =
         WORKLOADS.iter().copied().filter(|work| args.wants(work.group)).collect();
@@ -60,10 +64,16 @@ pub(crate) fn run(stage: &Stage, args: &Args, samples: &mut Vec<Sample>) -> Resu
         let mut sides = Sides::create(&stage.tree.root, &stage.volume, &args.without)?;
         absent.append(&mut sides.missing);
         for workload in wanted {
-            workload.run(stage, &mut sides.all, samples)?;
+            whole(samples, |samples| workload.run(stage, &mut sides.all, samples))?;
         }
     }
-    Ok(absent)
+    Ok(())
+}
+
+/// All samples of a group, or none of it.
+fn whole(samples: &mut Vec<Sample>, run: impl FnOnce(&mut Vec<Sample>) -> Result<()>) -> Result<()> {
+    let before = samples.len();
+    run(samples).inspect_err(|_| samples.truncate(before))
 }
 
 /// What a group lacks here.
