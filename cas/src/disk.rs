@@ -3,7 +3,11 @@
 //! Paths are relative to the state directory. Durability follows POSIX: bytes are safe after `sync` of their file, a name
 //! after `sync_dir` of its directory.
 
-use std::{fmt, io, sync::Arc};
+use std::{
+    fmt,
+    io::{self, IoSliceMut},
+    sync::Arc,
+};
 
 /// How to open a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,19 +66,22 @@ pub struct Space {
 pub trait DiskFile: Send + Sync + fmt::Debug {
     /// Reads at `offset` up to `buf.len()` bytes; short only at the end of the file.
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize>;
-    /// Reads at `offset` into `head` and, from where that ends, into `rest`: by one call where the system can. Short only at
-    /// the end of the file.
-    fn read_split_at(&self, head: &mut [u8], rest: &mut [u8], offset: u64) -> io::Result<usize> {
-        let read = self.read_at(head, offset)?;
-        if read < head.len() {
-            return Ok(read);
+    /// Reads at `offset` into one part after the other: by one call where the system can. Short only at the end of the file.
+    fn read_parts_at(&self, parts: &mut [IoSliceMut<'_>], offset: u64) -> io::Result<usize> {
+        let mut done = 0;
+        for part in parts {
+            let read = self.read_at(part, offset + done as u64)?;
+            done += read;
+            if read < part.len() {
+                break;
+            }
         }
-        Ok(read + self.read_at(rest, offset + read as u64)?)
+        Ok(done)
     }
-    /// The same, if the bytes are in memory; `None` if the disk would have to be waited for, with anything in the places. A disk
+    /// The same, if the bytes are in memory; `None` if the disk would have to be waited for, with anything in the parts. A disk
     /// that cannot tell waits.
-    fn read_split_now(&self, head: &mut [u8], rest: &mut [u8], offset: u64) -> io::Result<Option<usize>> {
-        self.read_split_at(head, rest, offset).map(Some)
+    fn read_parts_now(&self, parts: &mut [IoSliceMut<'_>], offset: u64) -> io::Result<Option<usize>> {
+        self.read_parts_at(parts, offset).map(Some)
     }
     /// Writes all of `buf` at `offset`, extending the file where needed.
     fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<()>;
@@ -119,14 +126,18 @@ mod tests {
         assert_eq!(&buf[..8], b"\0\0\0HEllo");
         assert_eq!(file.read_at(&mut buf, 8).unwrap(), 0);
         for (len, got) in [(3, 5), (5, 7), (6, 8), (9, 8)] {
-            let (mut head, mut rest) = ([9; 2], [9; 9]);
-            assert_eq!(file.read_split_at(&mut head, &mut rest[..len], 0).unwrap(), got);
-            assert_eq!((head, &rest[..got - 2]), ([0; 2], &b"\0HEllo"[..got - 2]));
+            let (mut first, mut second, mut third) = ([9; 2], [9; 0], [9; 9]);
+            let mut parts = [&mut first[..], &mut second, &mut third[..len]].map(IoSliceMut::new);
+            assert_eq!(file.read_parts_at(&mut parts, 0).unwrap(), got);
+            assert_eq!((first, &third[..got - 2]), ([0; 2], &b"\0HEllo"[..got - 2]));
         }
-        assert_eq!(file.read_split_at(&mut [9; 2], &mut [9], 7).unwrap(), 1);
-        let (mut head, mut rest) = ([9; 2], [9; 3]);
-        if let Some(read) = file.read_split_now(&mut head, &mut rest, 2).unwrap() {
-            assert_eq!((read, head, rest), (5, *b"\0H", *b"Ell"));
+        let (mut first, mut second) = ([9; 2], [9]);
+        let mut parts = [&mut first[..], &mut second].map(IoSliceMut::new);
+        assert_eq!(file.read_parts_at(&mut parts, 7).unwrap(), 1);
+        let (mut first, mut second) = ([9; 2], [9; 3]);
+        let mut parts = [&mut first[..], &mut second].map(IoSliceMut::new);
+        if let Some(read) = file.read_parts_now(&mut parts, 2).unwrap() {
+            assert_eq!((read, first, second), (5, *b"\0H", *b"Ell"));
         }
         assert_eq!(disk.open("a/b/f", Open::Read).unwrap().read_at(&mut buf[..5], 3).unwrap(), 5);
         assert_eq!(&buf[..5], b"HEllo");

@@ -311,7 +311,7 @@ fn survey(pack: &Pack, committed: u64) -> Result<Survey> {
     }
     let mut header = [0; PACK_HEADER];
     let read = pack.file()?.read_at(&mut header, 0).map_err(Error::io(pack.display()))?;
-    let expected = PackHeader { kind: pack.kind, id: pack.id };
+    let expected = PackHeader { kind: pack.kind, id: pack.id, has_sums: PackHeader::says_sums(&header) };
     survey.header_damaged = read != PACK_HEADER || PackHeader::decode(&header) != Ok(expected);
     scan(pack, len, &mut |found| {
         match found {

@@ -12,7 +12,7 @@ use crate::{
     pack::Location,
     pool::Appender,
     reach::{Problem, Reach},
-    record::{PACK_HEADER, PackKind, record_span},
+    record::{PACK_HEADER, PackKind},
 };
 
 /// A pack is rewritten if more than one part in this many of it is dead,
@@ -155,7 +155,7 @@ impl Store {
             // An entry without a pack is damage; it stays until fsck has looked at it.
             let Some(pack) = packs.get_mut(&at.pack) else { continue };
             if reach.contains(digest) {
-                pack.live_bytes += record_span(at.len);
+                pack.live_bytes += at.span();
                 pack.live.push((digest, at));
             } else {
                 pack.dead.push((digest, at));
@@ -217,7 +217,7 @@ impl Store {
                 }
                 Err(error) => return Err(error),
             };
-            let target = targets.room(self, old.state.kind, record_span(from.len))?;
+            let target = targets.room(self, old.state.kind, from.span())?;
             let to = target.append(from.kind, *digest, &object, self.options().batch_bytes)?;
             change.moved.push(Move { digest: *digest, from: *from, to: Some(to) });
         }

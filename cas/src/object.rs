@@ -35,32 +35,19 @@ pub enum ObjectKind {
 pub struct Object(Arc<Inner>);
 
 struct Inner {
-    /// The object, behind `start` bytes of something else.
     bytes: Vec<u8>,
-    start: usize,
     /// Kinds that these bytes were found to decode as, a bit each.
     decodes: AtomicU8,
 }
 
 impl Object {
-    /// What stands in `bytes` from `start` on.
-    pub(crate) fn behind(start: usize, bytes: Vec<u8>) -> Object {
-        Object(Arc::new(Inner { bytes, start, decodes: AtomicU8::new(0) }))
-    }
-
-    #[cfg(test)]
-    pub(crate) fn new(bytes: Box<[u8]>) -> Object {
-        Object::behind(0, bytes.into())
+    pub(crate) fn new(bytes: Vec<u8>) -> Object {
+        Object(Arc::new(Inner { bytes, decodes: AtomicU8::new(0) }))
     }
 
     /// Bytes of memory that it takes.
     pub(crate) fn memory_bytes(&self) -> usize {
         self.0.bytes.capacity()
-    }
-
-    /// Its memory, if nobody else holds it.
-    pub(crate) fn into_memory(self) -> Option<Vec<u8>> {
-        Arc::into_inner(self.0).map(|inner| inner.bytes)
     }
 
     /// Runs `check`, unless it passed before: whether bytes are a directory by every rule takes longer than to find a name
@@ -78,7 +65,7 @@ impl Object {
 impl Deref for Object {
     type Target = [u8];
     fn deref(&self) -> &[u8] {
-        &self.0.bytes[self.0.start..]
+        &self.0.bytes
     }
 }
 

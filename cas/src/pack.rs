@@ -4,7 +4,8 @@
 //! deletion of its file for as long as somebody holds it. Who may append is the pool's business (pool.rs).
 
 use std::{
-    io,
+    io::{self, IoSliceMut},
+    ops::Range,
     path::PathBuf,
     sync::{
         Arc, OnceLock,
@@ -16,10 +17,11 @@ use crate::{
     Digest, Error, Object, ObjectKind, Result,
     disk::{Disk, DiskFile, Open, Patience},
     record::{
-        ALIGN, BadHeader, OBJECT_BYTES_MAX, PACK_HEADER, PACK_VERSION, PackHeader, PackKind, RECORD_HEADER,
-        RecordHeader,
+        ALIGN, BLOCK_BYTES, BadHeader, OBJECT_BYTES_MAX, PACK_HEADER, PACK_VERSION, PackHeader, PackKind,
+        RECORD_HEADER, RecordHeader, record_span, sum_at, sums_bytes,
     },
 };
+use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 /// Where the packs are.
 pub(crate) const PACKS_DIR: &str = "store/packs";
@@ -35,6 +37,16 @@ pub(crate) struct Location {
     pub(crate) kind: ObjectKind,
 }
 
+impl Location {
+    /// Bytes that the record takes.
+    pub(crate) fn span(&self) -> u64 {
+        record_span(self.kind, self.len)
+    }
+}
+
+/// What is wrong with bytes that are not those that were written.
+const WRONG: &str = "the checksum is wrong";
+
 /// The path of a pack on its disk.
 pub(crate) fn pack_path(id: u64, kind: PackKind) -> String {
     format!("{PACKS_DIR}/{id:016x}.{}", kind.suffix())
@@ -48,13 +60,20 @@ pub(crate) fn parse_pack_name(name: &str) -> Option<(u64, PackKind)> {
     (digits == format!("{id:016x}")).then_some((id, kind))
 }
 
+#[derive(Debug)]
+struct Opened {
+    file: Arc<dyn DiskFile>,
+    /// See [`PackHeader::has_sums`].
+    has_sums: bool,
+}
+
 /// A pack that can be read.
 #[derive(Debug)]
 pub(crate) struct Pack {
     pub(crate) id: u64,
     pub(crate) kind: PackKind,
     disk: Arc<dyn Disk>,
-    opened: OnceLock<Arc<dyn DiskFile>>,
+    opened: OnceLock<Opened>,
     /// Bytes in the file: nothing is read behind them.
     len: AtomicU64,
 }
@@ -69,9 +88,10 @@ impl Pack {
     pub(crate) fn create(disk: Arc<dyn Disk>, id: u64, kind: PackKind) -> Result<Pack> {
         let pack = Pack::open(disk, id, kind);
         let file = pack.disk.open(&pack.path(), Open::Create).map_err(Error::io(pack.display()))?;
-        file.write_at(&PackHeader { kind, id }.encode(), 0).map_err(Error::io(pack.display()))?;
+        let header = PackHeader { kind, id, has_sums: true };
+        file.write_at(&header.encode(), 0).map_err(Error::io(pack.display()))?;
         pack.len.store(PACK_HEADER as u64, Relaxed);
-        Ok(Pack { opened: OnceLock::from(file), ..pack })
+        Ok(Pack { opened: OnceLock::from(Opened { file, has_sums: true }), ..pack })
     }
 
     pub(crate) fn path(&self) -> String {
@@ -85,8 +105,17 @@ impl Pack {
 
     /// The open file. The first call opens it and takes its length.
     pub(crate) fn file(&self) -> Result<&Arc<dyn DiskFile>> {
-        if let Some(file) = self.opened.get() {
-            return Ok(file);
+        Ok(&self.opened()?.file)
+    }
+
+    /// Whether what is written now may be appended: records of the first version have another form.
+    pub(crate) fn is_of_this_version(&self) -> Result<bool> {
+        Ok(self.opened()?.has_sums)
+    }
+
+    fn opened(&self) -> Result<&Opened> {
+        if let Some(opened) = self.opened.get() {
+            return Ok(opened);
         }
         let io = |e| Error::io(self.display())(e);
         let file = self.disk.open(&self.path(), Open::Write).map_err(io)?;
@@ -103,7 +132,8 @@ impl Pack {
             Err(BadHeader::Foreign(_)) | Ok(_) => {}
         }
         self.len.fetch_max(file.len().map_err(io)?, Relaxed);
-        Ok(self.opened.get_or_init(|| file))
+        let has_sums = PackHeader::says_sums(&header);
+        Ok(self.opened.get_or_init(|| Opened { file, has_sums }))
     }
 
     /// Whether the open file has lost its name.
@@ -147,69 +177,90 @@ impl Pack {
 
     /// The payload at `at`, checked against its digest.
     pub(crate) fn object(&self, digest: Digest, at: &Location) -> Result<Object> {
-        let object = self.checked(digest, at, Patience::Waits, &mut Vec::new())?;
-        if Digest::of(&object) != digest {
+        self.check_place(digest, at)?;
+        let mut bytes = vec![0; at.len as usize];
+        self.read(digest, at, 0, &mut bytes, Patience::Waits)?;
+        if Digest::of(&bytes) != digest {
             return Err(self.corrupt(digest, at, "the bytes do not have this digest"));
         }
-        Ok(object)
+        Ok(Object::new(bytes))
     }
 
-    /// Bytes of the record at `at`.
-    pub(crate) fn record_len(at: &Location) -> usize {
-        RECORD_HEADER + at.len as usize
-    }
-
-    /// The payload at `at`, checked against the checksum of its record; in `memory`, whatever stands there, if that is enough.
-    pub(crate) fn checked(
-        &self,
-        digest: Digest,
-        at: &Location,
-        patience: Patience,
-        memory: &mut Vec<u8>,
-    ) -> Result<Object> {
-        self.check_place(digest, at)?;
-        let record_len = Pack::record_len(at);
-        if memory.capacity() < record_len {
-            // Not grown: what stands there would be copied, and pages of new memory are zeros without being touched.
-            *memory = vec![0; record_len];
-        }
-        memory.resize(record_len, 0);
-        let read = self.read_at(&mut [], memory, at.offset, patience)?;
-        let record = std::mem::take(memory);
-        self.whole(digest, at, read, record.len())?;
-        let (header, payload) = record.split_at(RECORD_HEADER);
-        self.check(digest, at, header.try_into().expect("split off there"), payload)?;
-        Ok(Object::behind(RECORD_HEADER, record))
-    }
-
-    /// Fills `buf`, which has its length, with the payload at `at`, checked against the checksum of its record.
+    /// Fills `buf` from `offset` of the payload at `at`, checked against the checksum of its record, or against the sums of its
+    /// blocks, which `buf` must not reach beyond.
     pub(crate) fn read(
         &self,
         digest: Digest,
         at: &Location,
+        offset: usize,
         buf: &mut [u8],
         patience: Patience,
     ) -> Result<()> {
-        self.check_place(digest, at)?;
-        let mut header = [0; RECORD_HEADER];
-        let read = self.read_at(&mut header, buf, at.offset, patience)?;
-        self.whole(digest, at, read, RECORD_HEADER + buf.len())?;
-        self.check(digest, at, &header, buf)
+        let sums_bytes = self.check_place(digest, at)?;
+        let mut front = vec![0; RECORD_HEADER + sums_bytes];
+        if buf.len() == at.len as usize {
+            self.read_parts(digest, at, &mut [&mut front, buf], at.offset, patience)?;
+            let header = self.header(digest, at, &front)?;
+            let is_intact = header.matches(&front[RECORD_HEADER..], buf);
+            return if is_intact { Ok(()) } else { Err(self.corrupt(digest, at, WRONG)) };
+        }
+        if sums_bytes == 0 {
+            // All or nothing can be checked of it.
+            let mut whole = vec![0; at.len as usize];
+            self.read(digest, at, 0, &mut whole, patience)?;
+            buf.copy_from_slice(&whole[offset..offset + buf.len()]);
+            return Ok(());
+        }
+        self.read_parts(digest, at, &mut [&mut front], at.offset, patience)?;
+        if !self.header(digest, at, &front)?.matches_sums(&front[RECORD_HEADER..]) {
+            return Err(self.corrupt(digest, at, WRONG));
+        }
+        self.read_blocks(digest, at, &front, offset, buf, patience)
     }
 
-    /// What the disk said to a read. Error: `NotNow`, if it did not have to answer.
-    fn read_at(
+    /// Reads the blocks that `buf` is in, and checks each. `front` is what stands in front of the payload.
+    fn read_blocks(
         &self,
-        head: &mut [u8],
-        rest: &mut [u8],
+        digest: Digest,
+        at: &Location,
+        front: &[u8],
+        offset: usize,
+        buf: &mut [u8],
+        patience: Patience,
+    ) -> Result<()> {
+        let end = offset + buf.len();
+        let first = offset / BLOCK_BYTES;
+        let start = first * BLOCK_BYTES;
+        let stop = end.next_multiple_of(BLOCK_BYTES).min(at.len as usize);
+        let mut edges = vec![0; offset - start + stop - end];
+        let (before, behind) = edges.split_at_mut(offset - start);
+        let place = at.offset + (front.len() + start) as u64;
+        self.read_parts(digest, at, &mut [before, buf, behind], place, patience)?;
+        let parts = [&*before, &*buf, &*behind];
+        let is_intact = (start..stop).step_by(BLOCK_BYTES).enumerate().all(|(nth, block)| {
+            let range = block - start..stop.min(block + BLOCK_BYTES) - start;
+            xxh3_of(&parts, range) == sum_at(&front[RECORD_HEADER..], first + nth)
+        });
+        if is_intact { Ok(()) } else { Err(self.corrupt(digest, at, WRONG)) }
+    }
+
+    /// Fills all of `parts` from `offset` of the file, for the object at `at`. Error: `NotNow`, if the disk has to be waited for.
+    fn read_parts(
+        &self,
+        digest: Digest,
+        at: &Location,
+        parts: &mut [&mut [u8]],
         offset: u64,
         patience: Patience,
-    ) -> Result<io::Result<usize>> {
+    ) -> Result<()> {
         let file = self.file()?;
-        match patience {
-            Patience::Waits => Ok(file.read_split_at(head, rest, offset)),
-            Patience::Now => file.read_split_now(head, rest, offset).transpose().ok_or(Error::NotNow),
-        }
+        let len = parts.iter().map(|part| part.len()).sum();
+        let mut parts: Vec<_> = parts.iter_mut().map(|part| IoSliceMut::new(part)).collect();
+        let read = match patience {
+            Patience::Waits => file.read_parts_at(&mut parts, offset),
+            Patience::Now => file.read_parts_now(&mut parts, offset).transpose().ok_or(Error::NotNow)?,
+        };
+        self.whole(digest, at, read, len)
     }
 
     /// What is wrong at `at`.
@@ -217,9 +268,10 @@ impl Pack {
         Error::Corrupt { digest, pack: self.display(), offset: at.offset, reason }
     }
 
-    /// Whether the record can be, and is within the file.
-    fn check_place(&self, digest: Digest, at: &Location) -> Result<()> {
-        let start = at.offset.saturating_add(RECORD_HEADER as u64);
+    /// Whether the record can be, and is within the file; the bytes of its sums.
+    fn check_place(&self, digest: Digest, at: &Location) -> Result<usize> {
+        let sums_bytes = if self.opened()?.has_sums { sums_bytes(at.kind, at.len) } else { 0 };
+        let start = at.offset.saturating_add((RECORD_HEADER + sums_bytes) as u64);
         let end = start.saturating_add(u64::from(at.len));
         let known = at.offset.is_multiple_of(ALIGN)
             && at.offset >= PACK_HEADER as u64
@@ -230,24 +282,17 @@ impl Pack {
         if end > self.len()? {
             return Err(self.corrupt(digest, at, "the pack is truncated"));
         }
-        Ok(())
+        Ok(sums_bytes)
     }
 
-    fn check(
-        &self,
-        digest: Digest,
-        at: &Location,
-        header: &[u8; RECORD_HEADER],
-        payload: &[u8],
-    ) -> Result<()> {
-        let header = RecordHeader::decode(header).map_err(|reason| self.corrupt(digest, at, reason))?;
-        if header.digest != digest || header.len != at.len {
-            return Err(self.corrupt(digest, at, "another object stands here"));
-        }
-        if !header.matches(payload) {
-            return Err(self.corrupt(digest, at, "the checksum is wrong"));
-        }
-        Ok(())
+    /// The header of the record at `at`, which `front` begins with.
+    fn header(&self, digest: Digest, at: &Location, front: &[u8]) -> Result<RecordHeader> {
+        let bytes = front[..RECORD_HEADER].try_into().expect("a slice of one header");
+        let header = RecordHeader::decode(bytes).map_err(|reason| self.corrupt(digest, at, reason))?;
+        let is_it = header.digest == digest
+            && header.len == at.len
+            && header.sums_bytes() == front.len() - RECORD_HEADER;
+        if is_it { Ok(header) } else { Err(self.corrupt(digest, at, "another object stands here")) }
     }
 
     /// What became of reading all `len` bytes of a record.
@@ -260,6 +305,26 @@ impl Pack {
                 Err(self.corrupt(digest, at, "the disk cannot read it"))
             }
             Err(e) => Err(Error::io(self.display())(e)),
+        }
+    }
+}
+
+/// The sum of a range of what `parts` are together.
+fn xxh3_of(parts: &[&[u8]], range: Range<usize>) -> u64 {
+    let mut at = 0;
+    let pieces = parts.iter().filter_map(|part| {
+        let (start, end) = (range.start.max(at), range.end.min(at + part.len()));
+        let piece = (start < end).then(|| &part[start - at..end - at]);
+        at += part.len();
+        piece
+    });
+    let pieces: Vec<_> = pieces.collect();
+    match pieces[..] {
+        [piece] => xxh3_64(piece),
+        _ => {
+            let mut sum = Xxh3::new();
+            pieces.iter().for_each(|piece| sum.update(piece));
+            sum.digest()
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::{
     index::Index,
     pack::Location,
     pack::Pack,
-    record::{PACK_HEADER, PackKind, RECORD_HEADER, RecordHeader},
+    record::{PACK_HEADER, PackKind, RECORD_HEADER, RecordHeader, sums_of},
 };
 
 /// Numbers taken from the index at once: one commit for so many packs.
@@ -99,11 +99,13 @@ impl Appender {
         payload: &[u8],
         batch_bytes: usize,
     ) -> Result<Location> {
-        let header = RecordHeader::of(kind, digest, payload);
+        let sums = sums_of(kind, payload);
+        let header = RecordHeader::of(kind, digest, &sums, payload);
         let at = Location { pack: self.pack.id, offset: self.len(), len: header.len, kind };
         let end = self.buffer.len() + header.span() as usize;
         self.buffer.reserve(RECORD_HEADER.max(end - self.buffer.len()));
         self.buffer.extend_from_slice(&header.encode());
+        self.buffer.extend_from_slice(&sums);
         self.buffer.extend_from_slice(payload);
         self.buffer.resize(end, 0);
         if self.buffer.len() >= batch_bytes {

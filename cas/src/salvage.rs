@@ -8,7 +8,6 @@ use crate::{
     gc::Targets,
     index::{Change, Move},
     pack::{Location, PACKS_DIR},
-    record::record_span,
 };
 
 impl Store {
@@ -47,7 +46,7 @@ impl Store {
                 }
                 Err(error) => return Err(error),
             };
-            let target = targets.room(self, pack.kind, record_span(from.len))?;
+            let target = targets.room(self, pack.kind, from.span())?;
             let to: Location = target.append(from.kind, digest, &object, self.options().batch_bytes)?;
             change.moved.push(Move { digest, from, to: Some(to) });
         }

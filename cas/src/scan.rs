@@ -39,7 +39,7 @@ pub(crate) fn scan(pack: &Pack, end: u64, visit: &mut dyn FnMut(Found<'_>) -> Re
                     visit(Found::Bad { offset: start, len: offset - start, reason })?;
                 }
                 let at = Location { pack: pack.id, offset, len: header.len, kind: header.kind };
-                let payload = window.get(offset + RECORD_HEADER as u64, header.len as usize).map_err(io)?;
+                let payload = window.get(payload_offset(offset, &header), header.len as usize).map_err(io)?;
                 let payload = payload.unwrap_or_default();
                 visit(Found::Record { at, digest: header.digest, payload, intact })?;
                 offset += header.span();
@@ -68,12 +68,19 @@ fn record_at(window: &mut Window, offset: u64, end: u64, lost: bool) -> io::Resu
         Ok(header) => header,
         Err(reason) => return Ok(Err((reason, ALIGN))),
     };
-    if offset + RECORD_HEADER as u64 + u64::from(header.len) > end {
+    if payload_offset(offset, &header) + u64::from(header.len) > end {
         return Ok(Err(("the pack is truncated", ALIGN)));
     }
-    let payload = window.get(offset + RECORD_HEADER as u64, header.len as usize)?;
-    let intact = payload.is_some_and(|p| header.matches(p) && (!lost || Digest::of(p) == header.digest));
+    let sums_bytes = header.sums_bytes();
+    let content = window.get(offset + RECORD_HEADER as u64, sums_bytes + header.len as usize)?;
+    let intact = content.map(|content| content.split_at(sums_bytes)).is_some_and(|(sums, payload)| {
+        header.matches(sums, payload) && (!lost || Digest::of(payload) == header.digest)
+    });
     Ok(if lost && !intact { Err(("no record begins here", ALIGN)) } else { Ok((header, intact)) })
+}
+
+fn payload_offset(record: u64, header: &RecordHeader) -> u64 {
+    record + (RECORD_HEADER + header.sums_bytes()) as u64
 }
 
 const UNREADABLE: &str = "the disk cannot read it";

@@ -55,12 +55,7 @@ struct Shared {
     packs: RwLock<HashMap<u64, Arc<Pack>, KeyedHash>>,
     /// Objects of meta packs.
     objects: Cache,
-    /// Chunks of which a part was asked for: whoever reads on wants the rest.
-    chunks: Cache,
 }
-
-/// Memory of evicted chunks that is kept for others: for about as many as are read at a time.
-const SPARE_CHUNKS_MAX: usize = 4;
 
 /// Bounds that tests shrink.
 #[derive(Clone, Copy, Debug)]
@@ -71,8 +66,6 @@ pub struct Options {
     pub batch_bytes: usize,
     /// Directories, lists and attribute sets that are kept in memory.
     pub object_cache_bytes: usize,
-    /// Chunks that are kept in memory.
-    pub chunk_cache_bytes: usize,
 }
 
 impl Default for Options {
@@ -82,7 +75,6 @@ impl Default for Options {
             batch_bytes: 2 << 20,
             // The directories of 100,000 files: a source tree that is in use stays, a larger one is read again.
             object_cache_bytes: 16 << 20,
-            chunk_cache_bytes: 8 << 20,
         }
     }
 }
@@ -137,8 +129,7 @@ impl Store {
             gate: Arc::default(),
             pool: Pool::default(),
             packs: RwLock::new(packs),
-            objects: Cache::new(options.object_cache_bytes, 0),
-            chunks: Cache::new(options.chunk_cache_bytes, SPARE_CHUNKS_MAX),
+            objects: Cache::new(options.object_cache_bytes),
         }));
         let catalogue = Catalogue::open(&disk, || store.found_snapshots())?;
         store.0.catalogue.set(catalogue).expect("set once, here");
@@ -163,7 +154,9 @@ impl Store {
                     if len > state.committed {
                         pack.cut(state.committed)?;
                     }
-                    self.0.pool.put(pack, state.committed);
+                    if pack.is_of_this_version()? {
+                        self.0.pool.put(pack, state.committed);
+                    }
                 }
                 Err(error) if is_not_found(&error) => {
                     tracing::warn!(pack = ?pack.display(), "a pack is missing");
@@ -184,8 +177,7 @@ impl Store {
         Ok(self.0.objects.put(digest, object))
     }
 
-    /// Copies part of a chunk: fills `buf` from `offset` of the object. Every byte was checked when it came into memory,
-    /// which takes all of the chunk: one that is read in part is kept for a while.
+    /// Reads part of a chunk: fills `buf` from `offset` of the object, checked, with the blocks that it is in.
     pub fn read_chunk(&self, digest: Digest, offset: u64, buf: &mut [u8]) -> Result<()> {
         self.read_chunk_with(Patience::Waits, digest, offset, buf)
     }
@@ -200,34 +192,17 @@ impl Store {
     ) -> Result<()> {
         let end = offset.saturating_add(buf.len() as u64);
         let too_short = || Error::Malformed { what: "chunk", reason: "shorter than what refers to it says" };
-        if let Some(chunk) = self.0.chunks.get(digest) {
-            let part = chunk.get(offset as usize..end as usize).ok_or_else(too_short)?;
-            buf.copy_from_slice(part);
-            return Ok(());
-        }
-        let part = self.find(digest, |pack, at| {
+        self.find(digest, |pack, at| {
             if end > u64::from(at.len) {
                 return Err(too_short());
             }
-            if offset == 0 && end == u64::from(at.len) {
-                return pack.read(digest, at, buf, patience).map(|()| None);
-            }
-            let mut memory = self.0.chunks.spare(Pack::record_len(at));
-            let checked = pack.checked(digest, at, patience, &mut memory);
-            self.0.chunks.give_back(memory);
-            checked.map(Some)
-        })?;
-        if let Some(chunk) = part {
-            buf.copy_from_slice(&chunk[offset as usize..end as usize]);
-            self.0.chunks.put(digest, chunk);
-        }
-        Ok(())
+            pack.read(digest, at, offset as usize, buf, patience)
+        })
     }
 
     /// Forgets what is in memory: the next reader hears what the disk says.
     pub(crate) fn forget_cached(&self) {
         self.0.objects.clear();
-        self.0.chunks.clear();
     }
 
     /// Bytes of an object, without reading them; None if it is not in the store.

@@ -101,28 +101,32 @@ impl DiskFile for SysFile {
         Ok(done)
     }
 
-    fn read_split_at(&self, head: &mut [u8], rest: &mut [u8], offset: u64) -> io::Result<usize> {
-        let len = head.len() + rest.len();
-        let mut places = [IoSliceMut::new(head), IoSliceMut::new(rest)];
-        match preadv(&self.0, &mut places, signed(offset)?) {
-            Ok(read) if read == len => Ok(len),
-            Ok(_) | Err(Errno::EINTR) => {
-                // The file ends there, or a signal came: one part after the other tells.
-                let read = self.read_at(head, offset)?;
-                Ok(if read < head.len() { read } else { read + self.read_at(rest, offset + read as u64)? })
-            }
-            Err(error) => Err(error.into()),
+    fn read_parts_at(&self, parts: &mut [IoSliceMut<'_>], offset: u64) -> io::Result<usize> {
+        let len = parts.iter().map(|part| part.len()).sum();
+        match preadv(&self.0, parts, signed(offset)?) {
+            Ok(read) if read == len => return Ok(len),
+            // The file ends there, or a signal came: one part after the other tells.
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(error) => return Err(error.into()),
         }
+        let mut done = 0;
+        for part in parts {
+            let read = self.read_at(part, offset + done as u64)?;
+            done += read;
+            if read < part.len() {
+                break;
+            }
+        }
+        Ok(done)
     }
 
-    fn read_split_now(&self, head: &mut [u8], rest: &mut [u8], offset: u64) -> io::Result<Option<usize>> {
-        let len = head.len() + rest.len();
-        let places = [IoSliceMut::new(head), IoSliceMut::new(rest)];
-        // SAFETY: IoSliceMut is documented to have the layout of iovec. Both places are borrowed mutably for longer than the call
+    fn read_parts_now(&self, parts: &mut [IoSliceMut<'_>], offset: u64) -> io::Result<Option<usize>> {
+        let len: usize = parts.iter().map(|part| part.len()).sum();
+        // SAFETY: IoSliceMut is documented to have the layout of iovec. All parts are borrowed mutably for longer than the call
         // takes, which writes no more than their lengths, and the descriptor is open for as long as `self` lives.
         let read = unsafe {
-            let (iovecs, fd) = (places.as_ptr().cast::<libc::iovec>(), self.0.as_raw_fd());
-            libc::preadv2(fd, iovecs, places.len() as i32, signed(offset)?, libc::RWF_NOWAIT)
+            let (iovecs, fd) = (parts.as_ptr().cast::<libc::iovec>(), self.0.as_raw_fd());
+            libc::preadv2(fd, iovecs, parts.len() as i32, signed(offset)?, libc::RWF_NOWAIT)
         };
         if read >= 0 && read as usize == len {
             return Ok(Some(len));
@@ -134,7 +138,7 @@ impl DiskFile for SysFile {
         match Errno::last() {
             Errno::EAGAIN | Errno::EINTR => Ok(None),
             // A file system that cannot tell.
-            Errno::EOPNOTSUPP => self.read_split_at(head, rest, offset).map(Some),
+            Errno::EOPNOTSUPP => self.read_parts_at(parts, offset).map(Some),
             error => Err(error.into()),
         }
     }

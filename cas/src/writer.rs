@@ -66,7 +66,7 @@ impl Writer {
             return Ok(false);
         }
         let batch_bytes = self.store.options().batch_bytes;
-        let at = self.room(PackKind::of(kind), bytes.len())?.append(kind, digest, bytes, batch_bytes)?;
+        let at = self.room(kind, bytes.len())?.append(kind, digest, bytes, batch_bytes)?;
         self.new.insert(digest, at);
         self.written.new_objects += 1;
         self.written.new_bytes += bytes.len() as u64;
@@ -120,12 +120,13 @@ impl Writer {
     }
 
     /// The appender that the next object of this kind goes to.
-    fn room(&mut self, kind: PackKind, len: usize) -> Result<&mut Appender> {
+    fn room(&mut self, kind: ObjectKind, len: usize) -> Result<&mut Appender> {
+        let span = record_span(kind, len as u32);
+        let kind = PackKind::of(kind);
         let slot = match kind {
             PackKind::Data => &mut self.data,
             PackKind::Meta => &mut self.meta,
         };
-        let span = record_span(len as u32);
         let max = self.store.options().pack_bytes_max;
         // An object that is larger than a whole pack may be goes into one alone.
         if let Some(mut full) = slot.take_if(|a| !a.is_empty() && a.len() + span > max) {

@@ -30,7 +30,7 @@ pub fn dir(bytes: &[u8]) {
 /// A page as a wide directory loads it: what passes begins and ends where its index says.
 pub fn page_of_index(index: &[u8], page: &[u8]) {
     let Ok((index, _)) = Index::check(index) else { return };
-    let page = &Object::behind(0, page.into());
+    let page = &Object::new(page.into());
     for number in 0..index.pages() {
         if check_page(page, index, number).is_ok() {
             let leaf = Leaf::checked(page, index.page(number).count);

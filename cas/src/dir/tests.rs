@@ -246,7 +246,7 @@ fn an_index_knows_its_pages() {
     assert_eq!(header.totals.files, 5000);
     let objects = page_objects(&entries);
     for (number, page) in pages(&entries).enumerate() {
-        let object = Object::new(objects[number].clone().into());
+        let object = Object::new(objects[number].clone());
         assert!(check_page(&object, index, number as u32).is_ok());
         assert!(check_page(&object, index, (number as u32 + 1) % index.pages()).is_err());
         for entry in page {

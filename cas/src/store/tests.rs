@@ -1,14 +1,17 @@
 //! What the store promises, on a disk that fails.
 
 use super::*;
-use crate::{Attrs, Snapshot, SnapshotId, Time, disk::Open, index::INDEX_PATH, sim::SimDisk, sys::SysDisk};
-
-pub(crate) const SMALL: Options = Options {
-    pack_bytes_max: 16 << 10,
-    batch_bytes: 1 << 10,
-    object_cache_bytes: 8 << 10,
-    chunk_cache_bytes: 8 << 10,
+use crate::{
+    Attrs, Snapshot, SnapshotId, Time,
+    disk::Open,
+    index::INDEX_PATH,
+    record::{BLOCK_BYTES, PackHeader, RecordHeader},
+    sim::SimDisk,
+    sys::SysDisk,
 };
+
+pub(crate) const SMALL: Options =
+    Options { pack_bytes_max: 16 << 10, batch_bytes: 1 << 10, object_cache_bytes: 8 << 10 };
 
 /// All of a file.
 fn whole(disk: &SimDisk, path: &str) -> Vec<u8> {
@@ -234,6 +237,89 @@ fn damage_is_named_and_the_rest_reads() {
         disk.flip(&path, at.offset + offset, 4);
     }
     assert_reads(&open(&disk), &put);
+}
+
+/// A store with one large chunk: its digest, its bytes and where it is.
+fn with_large_chunk(disk: &SimDisk) -> (Digest, Vec<u8>, crate::pack::Location) {
+    let content = bytes(1, 5 * BLOCK_BYTES + 777);
+    let digest = Digest::of(&content);
+    let store = open(disk);
+    let mut writer = store.writer().unwrap();
+    writer.put_object(ObjectKind::Chunk, digest, &content).unwrap();
+    writer.finish().unwrap();
+    let at = store.index().locate(digest).unwrap().unwrap();
+    (digest, content, at)
+}
+
+#[test]
+fn part_of_a_chunk_costs_its_blocks() {
+    let disk = SimDisk::new(1);
+    let (digest, content, _) = with_large_chunk(&disk);
+    let store = open(&disk);
+    let len = content.len();
+    for start in [0, 1, BLOCK_BYTES - 1, BLOCK_BYTES, 3 * BLOCK_BYTES + 5, 5 * BLOCK_BYTES, len - 1, len] {
+        for end in [start, start + 1, start + 4096, start + BLOCK_BYTES, start + 3 * BLOCK_BYTES, len] {
+            let end = end.min(len);
+            let mut part = vec![0xee; end - start];
+            store.read_chunk(digest, start as u64, &mut part).unwrap();
+            assert!(part == content[start..end], "{start}..{end}");
+        }
+    }
+    assert!(store.read_chunk(digest, len as u64 - 1, &mut [0; 2]).is_err());
+    assert_eq!(&*store.object(ObjectKind::Chunk, digest).unwrap(), content);
+}
+
+/// Whatever bit is flipped, no wrong byte is given out; what is under other sums still reads.
+#[test]
+fn damage_of_a_block_costs_that_block() {
+    let disk = SimDisk::new(1);
+    let (digest, content, at) = with_large_chunk(&disk);
+    let path = pack_path(at.pack, PackKind::Data);
+    let store = open(&disk);
+    let front = (at.span() - at.len as u64) / 64 * 64;
+    let places = (0..front).chain((front..front + u64::from(at.len)).step_by(1009));
+    for place in places {
+        disk.flip(&path, at.offset + place, 3);
+        assert!(store.read_chunk(digest, 0, &mut vec![0; content.len()]).is_err(), "{place}");
+        let hit = place.checked_sub(front).map(|at| at as usize / BLOCK_BYTES);
+        for block in 0..6 {
+            let start = block * BLOCK_BYTES + 3;
+            let mut part = [0; 500];
+            let read = store.read_chunk(digest, start as u64, &mut part);
+            let is_hit = hit.is_none_or(|hit| hit == block);
+            assert_eq!(read.is_err(), is_hit, "{place}, block {block}: {read:?}");
+            assert!(is_hit || part == content[start..start + 500]);
+        }
+        disk.flip(&path, at.offset + place, 3);
+    }
+}
+
+/// A pack as the first version wrote it, whose chunks have no sums.
+#[test]
+fn packs_of_the_first_version_are_read_and_left_alone() {
+    let disk = SimDisk::new(1);
+    let (digest, content, at) = with_large_chunk(&disk);
+    let path = pack_path(at.pack, PackKind::Data);
+    let header = PackHeader { kind: PackKind::Data, id: at.pack, has_sums: false };
+    let record = RecordHeader { has_sums: false, ..RecordHeader::of(at.kind, digest, &[], &content) };
+    let mut old = [&header.encode()[..], &record.encode(), &content].concat();
+    old.resize(old.len().next_multiple_of(64), 0);
+    let file = disk.open(&path, Open::Write).unwrap();
+    file.set_len(0).unwrap();
+    file.write_at(&old, 0).unwrap();
+    disk.remove(INDEX_PATH).unwrap();
+
+    let store = open(&disk);
+    assert_eq!(&*store.object(ObjectKind::Chunk, digest).unwrap(), content);
+    let mut part = [0; 100];
+    store.read_chunk(digest, 40_000, &mut part).unwrap();
+    assert_eq!(part, content[40_000..40_100]);
+    assert!(store.fsck(FsckOptions::default(), &[], &mut |_| {}).unwrap().is_clean());
+    let new = fill(&store, 0..20).unwrap();
+    assert_reads(&store, &new);
+    assert_eq!(whole(&disk, &path), old, "nothing is appended to it");
+    disk.flip(&path, at.offset + 70_000, 1);
+    assert!(store.read_chunk(digest, 40_000, &mut part).is_err());
 }
 
 #[test]

@@ -61,6 +61,9 @@ fn packs() -> Vec<Vec<u8>> {
         let frames: Vec<u8> = small.iter().flat_map(|object| frame(object, flags)).collect();
         seeds.push([b"s", &frames[..]].concat());
     }
+    // A chunk of three blocks: with sums in front of it, with a wrong one, and in a pack without.
+    let large = (1, (0..40_000_u32).map(|n| (n % 251) as u8).collect());
+    seeds.extend([0, 2, 4].map(|flags| [b"s", &frame(&large, flags)[..]].concat()));
     let framed: Vec<u8> = small.iter().flat_map(|object| frame(object, 0)).collect();
     let sealed: Vec<_> = super::pack::objects(&framed).collect();
     seeds.push([b"r", &super::pack::sealed_pack(0, sealed.iter())[..]].concat());
@@ -251,8 +254,13 @@ fn objects_of(fill: impl FnOnce(&cas::Store)) -> Vec<(u8, Vec<u8>)> {
         let mut at = 64;
         while let Some(head) = bytes.get(at..at + 64) {
             let len = u32::from_le_bytes([head[8], head[9], head[10], head[11]]) as usize;
-            objects.push((head[4], bytes[at + 64..at + 64 + len].to_vec()));
-            at = (at + 64 + len).next_multiple_of(64);
+            let sums = match head[12] {
+                0 => 0,
+                shift => (len.div_ceil(1 << shift) * 8).next_multiple_of(64),
+            };
+            let payload = at + 64 + sums;
+            objects.push((head[4], bytes[payload..payload + len].to_vec()));
+            at = (payload + len).next_multiple_of(64);
         }
     }
     objects

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    io,
+    io::{self, IoSliceMut},
     path::PathBuf,
     sync::{
         Arc, Mutex,
@@ -124,16 +124,16 @@ impl DiskFile for CountingFile {
         self.file.read_at(buf, offset)
     }
 
-    fn read_split_at(&self, head: &mut [u8], rest: &mut [u8], offset: u64) -> io::Result<usize> {
-        let bytes = (head.len() + rest.len()) as u64;
+    fn read_parts_at(&self, parts: &mut [IoSliceMut<'_>], offset: u64) -> io::Result<usize> {
+        let bytes = parts.iter().map(|part| part.len() as u64).sum::<u64>();
         self.count(|count| (count.reads, count.read_bytes) = (count.reads + 1, count.read_bytes + bytes));
-        self.file.read_split_at(head, rest, offset)
+        self.file.read_parts_at(parts, offset)
     }
 
-    fn read_split_now(&self, head: &mut [u8], rest: &mut [u8], offset: u64) -> io::Result<Option<usize>> {
+    fn read_parts_now(&self, parts: &mut [IoSliceMut<'_>], offset: u64) -> io::Result<Option<usize>> {
         match self.is_distant.load(Ordering::Relaxed) {
             true => Ok(None),
-            false => self.read_split_at(head, rest, offset).map(Some),
+            false => self.read_parts_at(parts, offset).map(Some),
         }
     }
 

@@ -62,7 +62,6 @@ impl Opening {
             pack_bytes_max: self.pack_bytes_max,
             batch_bytes: 64 << 10,
             object_cache_bytes: 64 << 10,
-            chunk_cache_bytes: 64 << 10,
         };
         let store = Store::open_with(Arc::clone(&disk), options)?;
         let (clock, entropy) = (Arc::clone(&self.clock), Arc::clone(&self.entropy));
