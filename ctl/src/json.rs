@@ -5,7 +5,7 @@ use proto::v1::{DirEntry, FileKind, MountInfo, SessionInfo, SnapshotInfo};
 use serde_json::{Map, Value, json};
 
 use crate::quote::quoted;
-use crate::text::{kind_name, time_rfc3339, transport_name};
+use crate::text::{file_io_name, kind_name, time_rfc3339, transport_name};
 
 /// Sets `field` to a path or name; one that is not UTF-8 is quoted, and its bytes are in `field_base64`.
 pub(crate) fn put_bytes(object: &mut Value, field: &str, bytes: &[u8]) {
@@ -33,6 +33,7 @@ pub(crate) fn mount(mount: &MountInfo) -> Value {
         "read_only": mount.read_only,
         "allow_other": mount.allow_other,
         "acl": mount.acl,
+        "io": optional(file_io_name(mount.io())),
         "transport": optional(transport_name(mount.transport())),
         "transport_note": optional(&mount.transport_note),
     });

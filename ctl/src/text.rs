@@ -1,7 +1,7 @@
 //! What people read: sizes, times, durations, modes, tables.
 
 use comfy_table::{ContentArrangement, Table, presets};
-use proto::v1::{FileKind, Transport};
+use proto::v1::{FileIo, FileKind, Transport};
 
 /// A table without lines, as wide as the terminal.
 pub(crate) fn table(header: &[&str]) -> Table {
@@ -82,7 +82,6 @@ fn civil(ns: i64) -> (i64, i64, i64, i64) {
     (year, month, day, seconds.rem_euclid(86_400))
 }
 
-/// The name of a kind, as JSON and messages have it.
 /// As `--transport` has it; empty if the daemon does not say.
 pub(crate) fn transport_name(transport: Transport) -> &'static str {
     match transport {
@@ -93,6 +92,16 @@ pub(crate) fn transport_name(transport: Transport) -> &'static str {
     }
 }
 
+/// As `--io` has it; empty if the daemon does not say.
+pub(crate) fn file_io_name(io: FileIo) -> &'static str {
+    match io {
+        FileIo::Unspecified => "",
+        FileIo::Cached => "cached",
+        FileIo::Passthrough => "passthrough",
+    }
+}
+
+/// The name of a kind, as JSON and messages have it.
 pub(crate) fn kind_name(kind: FileKind) -> &'static str {
     match kind {
         FileKind::Unspecified => "unknown",

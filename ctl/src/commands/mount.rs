@@ -14,7 +14,7 @@ use crate::{host, json};
 /// Moves no bytes: what is read is fetched then. The mount lasts until it is unmounted or the daemon ends.
 #[derive(clap::Args)]
 #[command(
-    after_help = "Examples:\n  aetherctl mount work /mnt/work\n  aetherctl mount ses_01234567 ./look --read-only\n  aetherctl mount work /srv/work --allow-other --acl\n  aetherctl mount work /mnt/work --transport dev-fuse"
+    after_help = "Examples:\n  aetherctl mount work /mnt/work\n  aetherctl mount ses_01234567 ./look --read-only\n  aetherctl mount work /srv/work --allow-other --acl\n  aetherctl mount work /mnt/work --transport dev-fuse\n  aetherctl mount models /mnt/models --read-only --io passthrough"
 )]
 pub(crate) struct Args {
     /// An ID, a prefix of one, or a name
@@ -33,6 +33,28 @@ pub(crate) struct Args {
     /// What carries the mount's requests [default: what the daemon is configured for]
     #[arg(long, value_name = "TRANSPORT")]
     transport: Option<Transport>,
+    /// Who reads files
+    #[arg(long, value_enum, value_name = "IO", default_value_t)]
+    io: FileIo,
+}
+
+#[derive(Clone, Copy, Default, clap::ValueEnum)]
+enum FileIo {
+    /// The daemon
+    #[default]
+    Cached,
+    /// Of sealed files of 1 MiB and more the kernel, from whole copies that all mounts share, made at the first open; of others
+    /// the daemon. With --read-only, and a daemon that is root's
+    Passthrough,
+}
+
+impl From<FileIo> for v1::FileIo {
+    fn from(io: FileIo) -> v1::FileIo {
+        match io {
+            FileIo::Cached => v1::FileIo::Cached,
+            FileIo::Passthrough => v1::FileIo::Passthrough,
+        }
+    }
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]
@@ -63,6 +85,7 @@ pub(crate) async fn run(args: Args, context: &mut Context) -> Result<(), Failure
         allow_other: args.allow_other,
         acl: args.acl,
         transport: args.transport.map_or(v1::Transport::Unspecified, v1::Transport::from).into(),
+        io: v1::FileIo::from(args.io).into(),
     };
     let reply = context.connect().await?.mount(request).await?.into_inner();
     let mount = reply.mount.ok_or_else(|| Failure::protocol("no mount"))?;

@@ -1,7 +1,7 @@
 //! `aetherctl show`: everything known about one session or snapshot.
 
 use proto::v1::show_reply::Item;
-use proto::v1::{MountInfo, SessionInfo, ShowRequest, SnapshotInfo};
+use proto::v1::{FileIo, MountInfo, SessionInfo, ShowRequest, SnapshotInfo};
 
 use crate::context::Context;
 use crate::failure::Failure;
@@ -59,7 +59,12 @@ fn snapshot_rows(snapshot: &SnapshotInfo) -> Vec<(&'static str, String)> {
 
 fn mount_text(mount: &MountInfo) -> String {
     let mut text = quoted(&mount.dir);
-    let options = [(mount.read_only, "read-only"), (mount.allow_other, "allow-other"), (mount.acl, "acl")];
+    let options = [
+        (mount.read_only, "read-only"),
+        (mount.allow_other, "allow-other"),
+        (mount.acl, "acl"),
+        (mount.io() == FileIo::Passthrough, "passthrough"),
+    ];
     for (set, word) in options {
         if set {
             text.push_str(&format!(", {word}"));

@@ -40,6 +40,7 @@ fn document(stats: &StatsReply) -> Value {
         "mounts": stats.mounts,
         "known_inodes": stats.known_inodes,
         "open_files": stats.open_files,
+        "backing_bytes": stats.backing_bytes,
         "store": {
             "snapshots": store.snapshots,
             "objects": store.objects,
@@ -84,6 +85,9 @@ fn rows(stats: &StatsReply) -> Vec<(String, String)> {
         ),
         ("segments".to_string(), format!("{}, {}", log.segments, size(log.segment_bytes))),
     ];
+    if stats.backing_bytes > 0 {
+        rows.push(("passed through".to_string(), size(stats.backing_bytes)));
+    }
     let requests: BTreeMap<_, _> = stats.fuse_requests.iter().collect();
     rows.extend(
         requests.into_iter().map(|(operation, count)| (format!("fuse {operation}"), count.to_string())),

@@ -23,6 +23,7 @@ pub(super) mod opcode {
     pub const READ: u32 = 15;
     pub const WRITE: u32 = 16;
     pub const STATFS: u32 = 17;
+    pub const RELEASE: u32 = 18;
     pub const FSYNC: u32 = 20;
     pub const SETXATTR: u32 = 21;
     pub const GETXATTR: u32 = 22;
@@ -64,6 +65,8 @@ pub(super) const WRITE_KILL_SUIDGID: u32 = 1 << 2;
 pub(super) const SETXATTR_ACL_KILL_SGID: u32 = 1 << 0;
 /// In `OpenOut::open_flags`: what the kernel has of the file's bytes stays good (`FOPEN_KEEP_CACHE`).
 pub(super) const FOPEN_KEEP_CACHE: u32 = 1 << 1;
+/// There, too: the kernel reads the backing file that is named (`FOPEN_PASSTHROUGH`).
+pub(super) const FOPEN_PASSTHROUGH: u32 = 1 << 7;
 
 /// What a command to the device through a ring asks for (`enum fuse_uring_cmd`).
 pub(super) mod ring_command {
@@ -127,6 +130,7 @@ wire! {
     /// Answers WRITE and COPY_FILE_RANGE.
     WriteOut 8 { size: u32, _padding: u32 }
     FsyncIn 16 { _fh: u64, _flags: u32, _padding: u32 }
+    ReleaseIn 24 { _fh: u64, _flags: u32, _release_flags: u32, _lock_owner: u64 }
     FlushIn 24 { _fh: u64, _unused: u32, _padding: u32, _lock_owner: u64 }
     /// Without `FUSE_SETXATTR_EXT`.
     SetxattrIn 8 { size: u32, flags: u32 }

@@ -11,6 +11,7 @@ use super::{
     attr::{attr_out, entry, nothing},
     errno::report,
     notices::Notices,
+    passthrough::Passthrough,
     relisting::Relisting,
     reply::{Answer, Listing, Reply},
     request::{Operation, Request},
@@ -32,6 +33,7 @@ pub(super) struct Dispatch {
     session: Arc<Session>,
     requests: Arc<Requests>,
     relisting: Option<(Relisting, Notices, Notifier)>,
+    passthrough: Option<Passthrough>,
 }
 
 /// Whom a request is made for, and on what.
@@ -72,7 +74,7 @@ type Outcome = std::result::Result<Answer, Failure>;
 impl Dispatch {
     /// Answers the requests of a mount of `session`.
     pub fn new(session: Arc<Session>, requests: Arc<Requests>) -> Dispatch {
-        Dispatch { session, requests, relisting: None }
+        Dispatch { session, requests, relisting: None, passthrough: None }
     }
 
     /// The same, telling the kernel when it should list a directory anew.
@@ -80,10 +82,24 @@ impl Dispatch {
         Dispatch { relisting: Some((Relisting::default(), notices, notifier)), ..self }
     }
 
-    /// Carries a request out and puts its reply together in `buffer`. Who does not wait is told `Later` of a read that has to.
+    /// The same, with the kernel reading large files by itself.
+    pub fn with_passthrough(self, passthrough: Passthrough) -> Dispatch {
+        Dispatch { passthrough: Some(passthrough), ..self }
+    }
+
+    /// Carries a request out and puts its reply together in `buffer`. Who does not wait is told `Later` of a read, and of an open,
+    /// that has to.
     pub fn answer(&self, request: &Request<'_>, patience: Patience, buffer: &mut [u8]) -> Answer {
-        if let (Patience::Now, Operation::Read { offset, size }) = (patience, &request.operation) {
-            return self.read_now(request, *offset, *size, buffer);
+        match (patience, &request.operation, &self.passthrough) {
+            (Patience::Now, Operation::Read { offset, size }, _) => {
+                return self.read_now(request, *offset, *size, buffer);
+            }
+            (Patience::Now, Operation::Open, Some(passthrough))
+                if passthrough.waits_for_copy(request.header.nodeid) =>
+            {
+                return Answer::Later;
+            }
+            _ => {}
         }
         let name = self.count(&request.operation);
         let caller = Caller { ino: request.header.nodeid, uid: request.header.uid, gid: request.header.gid };
@@ -163,6 +179,13 @@ impl Dispatch {
             }
             Operation::Link { ino: file, name } => {
                 Ok(self.entry(reply, &session.link(file, ino, &Name::parse(name)?)?))
+            }
+            Operation::Open if let Some(passthrough) = &self.passthrough => {
+                Ok(reply.put(&passthrough.open(ino)?))
+            }
+            Operation::Release => {
+                self.passthrough.iter().for_each(|passthrough| passthrough.release(ino));
+                Ok(reply.done())
             }
             // Zero-message open: the kernel sends no OPEN and no RELEASE from here on, and keeps its cache. Nor a FLUSH:
             // every WRITE was recorded before it was answered, so a close has nothing to add. Interrupts come too late

@@ -22,6 +22,10 @@ pub(super) const REQUEST_BYTES_MAX: u32 = 1 << 20;
 /// Requests that the kernel may have under way in the background (readahead, above all).
 const BACKGROUND_MAX: u16 = 64;
 
+/// With passthrough: backing files are on a file system that is on no other one, or on one of such (an overlay). 2 is the kernel's
+/// FILESYSTEM_MAX_STACK_DEPTH.
+const STACK_DEPTH_MAX: u32 = 2;
+
 /// Each only makes a mount faster. Not ATOMIC_O_TRUNC: with zero-message open an open(O_TRUNC) would silently not truncate.
 const WANTED: [InitFlags; 10] = [
     InitFlags::FUSE_ASYNC_READ,
@@ -56,6 +60,8 @@ pub(super) struct Wishes {
     pub acl: bool,
     /// Requests through rings.
     pub rings: bool,
+    /// Files that the kernel reads by itself.
+    pub passthrough: bool,
 }
 
 /// Answers INIT, and nothing else.
@@ -118,6 +124,17 @@ impl Filesystem for Handshake {
                     )
                 })?;
             }
+        }
+        if self.wishes.passthrough {
+            let passed = config.add_capabilities(InitFlags::FUSE_PASSTHROUGH).map_err(drop);
+            passed
+                .and_then(|()| config.set_max_stack_depth(STACK_DEPTH_MAX).map(drop).map_err(drop))
+                .map_err(|()| {
+                    io::Error::new(
+                        io::ErrorKind::Unsupported,
+                        "this kernel has no passthrough on FUSE (Linux 6.9 and later do)",
+                    )
+                })?;
         }
         if self.wishes.rings {
             let agreed = config.add_capabilities(InitFlags::FUSE_OVER_IO_URING).is_ok();

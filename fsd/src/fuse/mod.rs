@@ -6,6 +6,8 @@
 
 mod abi;
 mod attr;
+mod backing_file;
+mod backing_id;
 mod connection;
 mod device;
 mod dispatch;
@@ -18,6 +20,7 @@ mod mountinfo;
 mod mountpoint;
 mod mounts;
 mod notices;
+mod passthrough;
 mod relisting;
 mod reply;
 mod request;
@@ -25,5 +28,5 @@ mod requests;
 mod ring;
 mod transport;
 
-pub use mounts::{MountError, MountInfo, MountOptions, Mounts};
+pub use mounts::{FileIo, MountError, MountInfo, MountOptions, Mounts};
 pub use transport::{NoRings, Transport, TransportChoice, may_use_io_uring};

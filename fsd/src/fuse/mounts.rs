@@ -19,12 +19,14 @@ use nix::{errno::Errno, unistd::geteuid};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::{
+    backing_file::BackingFiles,
     device::Device,
     dispatch::Dispatch,
     handshake::{self, Wishes},
     mountinfo,
     mountpoint::{DEVICE, Flags, take_off},
     notices::Notices,
+    passthrough::Passthrough,
     requests::Requests,
     ring::{Attached, Rings},
     transport::{LazyRings, NoRings, Transport, TransportChoice},
@@ -51,9 +53,34 @@ pub struct MountOptions {
     pub acl: bool,
     /// What is to carry its requests; the daemon's own choice if nothing is said.
     pub transport: Option<TransportChoice>,
+    /// Who reads files.
+    pub io: FileIo,
+}
+
+/// Who reads the files of a mount.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FileIo {
+    /// The daemon, into the kernel's cache of the mount.
+    #[default]
+    Cached,
+    /// Of large sealed files the kernel, from copies that mounts share; of others the daemon. For read-only mounts of root's.
+    Passthrough,
 }
 
 impl MountOptions {
+    /// Whether they go together. Error: `NoPassthrough`.
+    fn check(self) -> Result<(), MountError> {
+        match self.io {
+            FileIo::Passthrough if !self.read_only => {
+                Err(MountError::NoPassthrough("it is for read-only mounts alone; add --read-only"))
+            }
+            FileIo::Passthrough if !geteuid().is_root() => {
+                Err(MountError::NoPassthrough("the kernel lets only root's daemon have it"))
+            }
+            FileIo::Passthrough | FileIo::Cached => Ok(()),
+        }
+    }
+
     fn flags(self) -> Flags {
         Flags {
             read_only: self.read_only,
@@ -78,6 +105,8 @@ pub struct MountInfo {
     pub allow_other: bool,
     /// Whether access control lists are checked.
     pub acl: bool,
+    /// Who reads files.
+    pub io: FileIo,
     /// What carries its requests.
     pub transport: Transport,
     /// Why that is not io_uring, if nobody asked for something else.
@@ -120,6 +149,9 @@ pub enum MountError {
     /// It was to be io_uring.
     #[error("cannot mount through io_uring: {0}; or mount with another transport")]
     NoRings(#[from] NoRings),
+    /// It was to be passthrough.
+    #[error("cannot mount with passthrough: {0}")]
+    NoPassthrough(&'static str),
     /// The system does not let this user mount.
     #[error("cannot mount on {}: {advice}", dir.display())]
     Denied {
@@ -152,6 +184,7 @@ pub struct Mounts {
     rings: LazyRings,
     /// A daemon without is slower, not wrong.
     notices: Option<Notices>,
+    backing_files: Arc<BackingFiles>,
     next: AtomicU64,
     /// By a number of the mount's own: a directory may be mounted on again before the thread of the last mount is through.
     table: Mutex<HashMap<u64, Mounted>>,
@@ -188,6 +221,7 @@ impl Mounts {
         let tag = format!("{:016x}", xxhash_rust::xxh3::xxh3_64(state_dir.as_os_str().as_bytes()));
         Arc::new_cyclic(|this| Mounts {
             this: this.clone(),
+            backing_files: Arc::new(BackingFiles::new(state_dir.clone())),
             state_dir,
             tag,
             requests: Arc::default(),
@@ -229,6 +263,7 @@ impl Mounts {
         dir: &Path,
         options: MountOptions,
     ) -> Result<MountInfo, MountError> {
+        options.check()?;
         let _making = self.making.lock();
         let dir = self.check(session, dir)?;
         let choice = options.transport.unwrap_or(self.transport);
@@ -288,7 +323,8 @@ impl Mounts {
         options: MountOptions,
         rings: Option<&Rings>,
     ) -> Result<Made, MountError> {
-        let wishes = Wishes { acl: options.acl, rings: rings.is_some() };
+        let passthrough = options.io == FileIo::Passthrough;
+        let wishes = Wishes { acl: options.acl, rings: rings.is_some(), passthrough };
         let mounted = handshake::mount(dir, &self.source(session.id()), options.flags(), wishes);
         let (mounted, agreed) = mounted.map_err(|source| denied_or_failed(dir, options, source))?;
         let mut dispatch = Dispatch::new(Arc::clone(session), Arc::clone(&self.requests));
@@ -297,6 +333,11 @@ impl Mounts {
             dispatch = dispatch.with_notices(notices, mounted.notifier());
         }
         let failed = |source| MountError::Failed { dir: dir.to_owned(), source };
+        if passthrough {
+            let device = mounted.device().try_clone_to_owned().map_err(failed)?;
+            let files = Arc::clone(&self.backing_files);
+            dispatch = dispatch.with_passthrough(Passthrough::new(Arc::clone(session), files, device));
+        }
         let device = Device::of(&mounted, dispatch, options.acl).map_err(failed)?;
         let attached = rings.map(|rings| match agreed {
             true => rings.attach(&device),
@@ -455,6 +496,11 @@ impl Mounts {
         self.transport
     }
 
+    /// Bytes of copies that the kernel reads for mounts with passthrough. They have no names in the file system.
+    pub fn backing_bytes(&self) -> u64 {
+        self.backing_files.bytes()
+    }
+
     /// Requests answered so far, by operation, over all mounts of this process.
     pub fn requests(&self) -> BTreeMap<&'static str, u64> {
         self.requests.by_name()
@@ -476,6 +522,7 @@ impl Mounted {
             read_only: self.options.read_only,
             allow_other: self.options.allow_other,
             acl: self.options.acl,
+            io: self.options.io,
             transport: self.transport,
             transport_note: self.transport_note.clone(),
             known_inodes: self.session.known.len(),

@@ -86,6 +86,7 @@ pub(super) enum Operation<'a> {
     Removexattr {
         name: &'a [u8],
     },
+    Release,
     Flush,
     Opendir,
     Readdir {
@@ -208,6 +209,7 @@ impl<'a> Operation<'a> {
             }
             opcode::LISTXATTR => Operation::Listxattr { size: b.fixed::<abi::GetxattrIn>()?.size },
             opcode::REMOVEXATTR => Operation::Removexattr { name: b.string()? },
+            opcode::RELEASE => b.fixed::<abi::ReleaseIn>().map(|_| Operation::Release)?,
             opcode::FLUSH => b.fixed::<abi::FlushIn>().map(|_| Operation::Flush)?,
             opcode::OPENDIR => b.fixed::<abi::OpenIn>().map(|_| Operation::Opendir)?,
             opcode::READDIR => b.read(|offset, size| Operation::Readdir { offset, size })?,

@@ -6,7 +6,7 @@ use proto::v1;
 
 use super::Answer;
 use crate::{
-    fuse::{MountInfo, Transport, TransportChoice},
+    fuse::{FileIo, MountInfo, Transport, TransportChoice},
     session::{Found, Session},
 };
 use std::os::unix::ffi::OsStrExt;
@@ -67,8 +67,24 @@ pub(super) fn mount_info(mount: &MountInfo) -> v1::MountInfo {
         read_only: mount.read_only,
         allow_other: mount.allow_other,
         acl: mount.acl,
+        io: file_io(mount.io).into(),
         transport: transport(mount.transport).into(),
         transport_note: mount.transport_note.as_deref().unwrap_or_default().to_owned(),
+    }
+}
+
+fn file_io(io: FileIo) -> v1::FileIo {
+    match io {
+        FileIo::Cached => v1::FileIo::Cached,
+        FileIo::Passthrough => v1::FileIo::Passthrough,
+    }
+}
+
+/// What a request asks for.
+pub(super) fn file_io_choice(asked: v1::FileIo) -> FileIo {
+    match asked {
+        v1::FileIo::Unspecified | v1::FileIo::Cached => FileIo::Cached,
+        v1::FileIo::Passthrough => FileIo::Passthrough,
     }
 }
 

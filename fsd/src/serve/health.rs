@@ -22,6 +22,7 @@ impl Host {
             mounts: self.mounts.list().len() as u64,
             known_inodes: self.engine.sessions().iter().map(|session| session.known.len() as u64).sum(),
             open_files: open_files(),
+            backing_bytes: self.mounts.backing_bytes(),
             fuse_requests: requests.map(|(name, count)| (name.to_owned(), count)).collect(),
         })
     }

@@ -8,7 +8,7 @@ use tonic::Status;
 use super::{
     Answer, Host,
     bounds::MOUNTS_MAX,
-    convert::{mount_info, transport_choice},
+    convert::{file_io_choice, mount_info, transport_choice},
     request::host_path,
 };
 use crate::{
@@ -18,15 +18,16 @@ use crate::{
 
 impl Host {
     pub(super) fn mount(&self, request: v1::MountRequest) -> Answer<v1::MountReply> {
-        let transport = v1::Transport::try_from(request.transport).map_err(|_| {
-            Status::invalid_argument(format!(
-                "transport {} is none that this daemon knows",
-                request.transport
-            ))
-        })?;
+        let unknown = |what, number| {
+            Status::invalid_argument(format!("{what} {number} is none that this daemon knows"))
+        };
+        let transport = v1::Transport::try_from(request.transport)
+            .map_err(|_| unknown("transport", request.transport))?;
+        let io = v1::FileIo::try_from(request.io).map_err(|_| unknown("io", request.io))?;
         let v1::MountRequest { session, dir, read_only, allow_other, acl, .. } = request;
         let dir = host_path(&dir)?;
-        let options = MountOptions { read_only, allow_other, acl, transport: transport_choice(transport) };
+        let (transport, io) = (transport_choice(transport), file_io_choice(io));
+        let options = MountOptions { read_only, allow_other, acl, transport, io };
         let _mounting = self.mounting.lock();
         // Looked up under the lock: nobody discards it in between.
         let session = self.session(&session)?;

@@ -103,7 +103,8 @@ fn mount_code(error: &MountError) -> Code {
         MountError::NotADirectory(_)
         | MountError::NotMounted(_)
         | MountError::InsideState(_)
-        | MountError::NoRings(_) => Code::FailedPrecondition,
+        | MountError::NoRings(_)
+        | MountError::NoPassthrough(_) => Code::FailedPrecondition,
         MountError::Denied { .. } => Code::PermissionDenied,
         MountError::Failed { source, .. } => match source.kind() {
             io::ErrorKind::PermissionDenied => Code::PermissionDenied,

@@ -6,7 +6,7 @@ use cas::{Attrs, Store, disk::Patience};
 
 use super::{
     Error, Result,
-    extent::{FileBody, Origin},
+    extent::{Blob, FileBody, Origin},
     inode::Body,
     live::{Change, Session},
     log::Purpose,
@@ -286,6 +286,13 @@ impl Session {
         let read = self.read(from.0, from.1, &mut buf)?;
         self.write_as(by, to.0, to.1, &buf[..read])?;
         Ok(read as u64)
+    }
+
+    /// The content of a regular file that is in the store as a whole; `None` if some of it is not sealed. Error: `IsADirectory`.
+    pub fn sealed_content(&self, ino: u64) -> Result<Option<Blob>> {
+        let found = self.found(&self.state.read(), ino)?;
+        let file = found.file()?;
+        Ok(file.base.filter(|blob| file.extents.is_empty() && blob.size == found.attrs.size))
     }
 
     /// lseek(2) with SEEK_DATA or SEEK_HOLE. Error: `NoData` at or behind the end, or if no data follows.

@@ -21,7 +21,7 @@ use nix::{
     unistd::Pid,
 };
 use proto::v1::{
-    CreateRequest, DiffKind, DiffRequest, DiscardRequest, ForkRequest, GcRequest, ImportRequest,
+    CreateRequest, DiffKind, DiffRequest, DiscardRequest, FileIo, ForkRequest, GcRequest, ImportRequest,
     ListDirRequest, MountRequest, ReadFileRequest, SealRequest, SessionInfo, ShowRequest, StatsReply,
     StatsRequest, Transport, UnmountRequest, aether_client::AetherClient, import_event, seal_event,
     show_reply, unmount_request,
@@ -98,6 +98,15 @@ impl Daemon {
         path
     }
 
+    /// A program in C, compiled: for what safe Rust cannot do.
+    pub(crate) fn compiled(&self, name: &str, text: &str) -> PathBuf {
+        let (source, program) = (self.path(&format!("{name}.c")), self.path(name));
+        fs::write(&source, text).expect("write");
+        let compiled = Command::new("cc").arg("-o").arg(&program).arg(&source).status();
+        assert!(compiled.expect("a C compiler").success());
+        program
+    }
+
     pub(crate) fn state_dir(&self) -> PathBuf {
         self.path("state")
     }
@@ -170,19 +179,25 @@ impl Daemon {
     }
 
     pub(crate) fn mount(&self, session: &str, dir: &Path) -> Answer<()> {
-        let request = MountRequest { session: session.into(), dir: bytes(dir), ..Default::default() };
-        self.ask(async |mut client| client.mount(request).await).map(drop)
+        self.mount_with(session, dir, MountRequest::default())
     }
 
     pub(crate) fn mount_by(&self, transport: Transport, session: &str, dir: &Path) -> Answer<()> {
-        let (session, transport) = (session.into(), transport.into());
-        let request = MountRequest { session, dir: bytes(dir), transport, ..Default::default() };
-        self.ask(async |mut client| client.mount(request).await).map(drop)
+        self.mount_with(session, dir, MountRequest { transport: transport.into(), ..Default::default() })
     }
 
     pub(crate) fn mount_read_only(&self, session: &str, dir: &Path) -> Answer<()> {
-        let dir = bytes(dir);
-        let request = MountRequest { session: session.into(), dir, read_only: true, ..Default::default() };
+        self.mount_with(session, dir, MountRequest { read_only: true, ..Default::default() })
+    }
+
+    pub(crate) fn mount_passthrough(&self, session: &str, dir: &Path) -> Answer<()> {
+        let io = FileIo::Passthrough.into();
+        self.mount_with(session, dir, MountRequest { read_only: true, io, ..Default::default() })
+    }
+
+    /// With the options of `options`.
+    pub(crate) fn mount_with(&self, session: &str, dir: &Path, options: MountRequest) -> Answer<()> {
+        let request = MountRequest { session: session.into(), dir: bytes(dir), ..options };
         self.ask(async |mut client| client.mount(request).await).map(drop)
     }
 
@@ -191,14 +206,8 @@ impl Daemon {
         let session = self.create("").expect("create");
         let dir = self.new_dir(name);
         fs::set_permissions(self.dir.path(), fs::Permissions::from_mode(0o755)).expect("chmod");
-        let request = MountRequest {
-            session: session.clone(),
-            dir: bytes(&dir),
-            allow_other: true,
-            acl,
-            ..Default::default()
-        };
-        self.ask(async |mut client| client.mount(request).await).expect("mount");
+        let options = MountRequest { allow_other: true, acl, ..Default::default() };
+        self.mount_with(&session, &dir, options).expect("mount");
         (session, dir)
     }
 

@@ -20,6 +20,7 @@ mod locks;
 mod mounting;
 mod names;
 mod open_flags;
+mod passthrough;
 mod private;
 mod random;
 mod sample;

@@ -43,11 +43,7 @@ int main(int argc, char **argv) {
 #[test]
 fn a_shared_map_and_the_file_are_one() {
     let Some(daemon) = Daemon::start() else { return };
-    let (source, program) = (daemon.path("map.c"), daemon.path("map"));
-    fs::write(&source, PROGRAM).expect("write");
-    let compiled = Command::new("cc").arg("-o").arg(&program).arg(&source).status().expect("a C compiler");
-    assert!(compiled.success());
-
+    let program = daemon.compiled("map", PROGRAM);
     let (session, dir) = daemon.mounted("", "mnt");
     fs::write(dir.join("file"), vec![b'.'; 65_536]).expect("write");
     let mut child = Command::new(&program)

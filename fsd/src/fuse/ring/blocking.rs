@@ -14,6 +14,8 @@ use super::{
 
 /// How many such requests are carried out at a time. Not fewer: one sync serves all that wait for it.
 const THREADS: usize = 16;
+/// How many files are copied for passthrough at a time: others wait for that alone, not for syncs behind it.
+const COPYING_THREADS: usize = 2;
 
 /// Whether a request with this opcode waits for the disk, or moves much.
 pub(super) fn is_blocking(code: u32) -> bool {
@@ -25,7 +27,10 @@ pub(super) fn is_blocking(code: u32) -> bool {
 
 /// The way to these threads. They end when the last one goes. At most as many requests are under way as there are slots.
 #[derive(Clone, Debug)]
-pub(super) struct Blocking(Sender<Job>);
+pub(super) struct Blocking {
+    jobs: Sender<Job>,
+    opens: Sender<Job>,
+}
 
 struct Job {
     slot: Slot,
@@ -36,19 +41,27 @@ struct Job {
 impl Blocking {
     /// Starts them. Error: the system has no threads.
     pub fn start() -> io::Result<Blocking> {
-        let (jobs, queue) = unbounded();
-        for _ in 0..THREADS {
-            let queue = queue.clone();
-            thread::Builder::new().name("fuse-blocking".into()).spawn(move || run(&queue))?;
-        }
-        Ok(Blocking(jobs))
+        Ok(Blocking {
+            jobs: start("fuse-blocking", THREADS)?,
+            opens: start("fuse-copying", COPYING_THREADS)?,
+        })
     }
 
     /// Has the request in a slot carried out; the slot comes back through the door, with its token.
     pub fn serve(&self, slot: Slot, token: u64, back: Door) {
-        let sent = self.0.send(Job { slot, token, back });
+        let queue = if slot.opcode() == opcode::OPEN { &self.opens } else { &self.jobs };
+        let sent = queue.send(Job { slot, token, back });
         assert!(sent.is_ok(), "the threads end only after whoever sends to them");
     }
+}
+
+fn start(name: &str, threads: usize) -> io::Result<Sender<Job>> {
+    let (jobs, queue) = unbounded();
+    for _ in 0..threads {
+        let queue = queue.clone();
+        thread::Builder::new().name(name.into()).spawn(move || run(&queue))?;
+    }
+    Ok(jobs)
 }
 
 fn run(queue: &Receiver<Job>) {
