@@ -19,7 +19,8 @@ pub(crate) fn drop_caches() -> Result<()> {
 }
 
 /// Has free memory be there. A hypervisor takes back what its guest freed, and whoever touches such a page first waits for it, 10 to
-/// 15 us: so does who fills the page cache of a new mount. A native tree that is in memory touches none (docs/decisions/0018).
+/// 15 us: so does who fills the page cache of a new mount, or writes files. Whose tree is in memory touches none
+/// (docs/decisions/0018).
 pub(crate) fn touch_memory() {
     let bytes = TOUCHED_BYTES_MAX.min(machine::memory_bytes("MemFree") / 2);
     let mut memory = vec![0_u8; bytes as usize];

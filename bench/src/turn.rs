@@ -8,7 +8,7 @@ use std::{
 use crate::{
     Result,
     args::Group,
-    clock,
+    clock, kernel,
     samples::{Sample, Unit},
     scale::Scale,
     shell,
@@ -94,6 +94,7 @@ impl Workload {
     ) -> Result<()> {
         stop::check()?;
         shell::settle()?;
+        kernel::touch_memory();
         let context = format!("{}, {}", self.group.name(), side.name());
         let mut turn = Turn { side, stage, round, group: self.group, samples };
         step(&mut turn).map_err(|e| format!("{context}: {e}").into())

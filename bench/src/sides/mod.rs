@@ -72,6 +72,7 @@ impl dyn Side + '_ {
         self.unmount()?;
         self.restart()?;
         kernel::drop_caches()?;
+        kernel::touch_memory();
         self.mount()
     }
 
