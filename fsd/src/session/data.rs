@@ -292,7 +292,7 @@ impl Session {
     pub fn sealed_content(&self, ino: u64) -> Result<Option<Blob>> {
         let found = self.found(&self.state.read(), ino)?;
         let file = found.file()?;
-        Ok(file.base.filter(|blob| file.extents.is_empty() && blob.size == found.attrs.size))
+        Ok(file.unchanged(found.attrs.size))
     }
 
     /// lseek(2) with SEEK_DATA or SEEK_HOLE. Error: `NoData` at or behind the end, or if no data follows.
