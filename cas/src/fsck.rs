@@ -311,8 +311,8 @@ fn survey(pack: &Pack, committed: u64) -> Result<Survey> {
     }
     let mut header = [0; PACK_HEADER];
     let read = pack.file()?.read_at(&mut header, 0).map_err(Error::io(pack.display()))?;
-    let expected = PackHeader { kind: pack.kind, id: pack.id, has_sums: PackHeader::says_sums(&header) };
-    survey.header_damaged = read != PACK_HEADER || PackHeader::decode(&header) != Ok(expected);
+    let is_its = |header: PackHeader| header.kind == pack.kind && header.id == pack.id;
+    survey.header_damaged = read != PACK_HEADER || !PackHeader::decode(&header).is_ok_and(is_its);
     scan(pack, len, &mut |found| {
         match found {
             Found::Record { at, digest, payload, intact } => {

@@ -63,8 +63,8 @@ pub(crate) fn parse_pack_name(name: &str) -> Option<(u64, PackKind)> {
 #[derive(Debug)]
 struct Opened {
     file: Arc<dyn DiskFile>,
-    /// See [`PackHeader::has_sums`].
-    has_sums: bool,
+    /// See [`PackHeader::has_sums`]; `None` if the header is damaged and each record has to say it.
+    has_sums: Option<bool>,
 }
 
 /// A pack that can be read.
@@ -91,7 +91,7 @@ impl Pack {
         let header = PackHeader { kind, id, has_sums: true };
         file.write_at(&header.encode(), 0).map_err(Error::io(pack.display()))?;
         pack.len.store(PACK_HEADER as u64, Relaxed);
-        Ok(Pack { opened: OnceLock::from(Opened { file, has_sums: true }), ..pack })
+        Ok(Pack { opened: OnceLock::from(Opened { file, has_sums: Some(true) }), ..pack })
     }
 
     pub(crate) fn path(&self) -> String {
@@ -110,7 +110,7 @@ impl Pack {
 
     /// Whether what is written now may be appended: records of the first version have another form.
     pub(crate) fn is_of_this_version(&self) -> Result<bool> {
-        Ok(self.opened()?.has_sums)
+        Ok(self.opened()?.has_sums == Some(true))
     }
 
     fn opened(&self) -> Result<&Opened> {
@@ -121,18 +121,20 @@ impl Pack {
         let file = self.disk.open(&self.path(), Open::Write).map_err(io)?;
         let mut header = [0; PACK_HEADER];
         let header_len = file.read_at(&mut header, 0).map_err(io)?;
-        match PackHeader::decode(&header) {
+        let has_sums = match PackHeader::decode(&header) {
             Err(BadHeader::Newer(found)) => {
                 return Err(Error::Newer { path: self.display(), found, supported: PACK_VERSION });
             }
             // Every record vouches for itself, so a damaged header costs nothing but this line; fsck reports it.
-            Err(BadHeader::Foreign(reason)) if header_len == PACK_HEADER => {
-                tracing::warn!(pack = ?self.display(), reason, "damaged pack header");
+            Err(BadHeader::Foreign(reason)) => {
+                if header_len == PACK_HEADER {
+                    tracing::warn!(pack = ?self.display(), reason, "damaged pack header");
+                }
+                None
             }
-            Err(BadHeader::Foreign(_)) | Ok(_) => {}
-        }
+            Ok(header) => Some(header.has_sums),
+        };
         self.len.fetch_max(file.len().map_err(io)?, Relaxed);
-        let has_sums = PackHeader::says_sums(&header);
         Ok(self.opened.get_or_init(|| Opened { file, has_sums }))
     }
 
@@ -270,7 +272,11 @@ impl Pack {
 
     /// Whether the record can be, and is within the file; the bytes of its sums.
     fn check_place(&self, digest: Digest, at: &Location) -> Result<usize> {
-        let sums_bytes = if self.opened()?.has_sums { sums_bytes(at.kind, at.len) } else { 0 };
+        let sums_bytes = match self.opened()?.has_sums {
+            Some(true) => sums_bytes(at.kind, at.len),
+            Some(false) => 0,
+            None => self.sums_bytes_of(at)?,
+        };
         let start = at.offset.saturating_add((RECORD_HEADER + sums_bytes) as u64);
         let end = start.saturating_add(u64::from(at.len));
         let known = at.offset.is_multiple_of(ALIGN)
@@ -285,14 +291,25 @@ impl Pack {
         Ok(sums_bytes)
     }
 
+    /// What the record at `at` itself says of its sums, if there is one.
+    fn sums_bytes_of(&self, at: &Location) -> Result<usize> {
+        let mut header = [0; RECORD_HEADER];
+        // What cannot be read is found out, and told, by who reads the rest.
+        let read = self.file()?.read_at(&mut header, at.offset).unwrap_or_default();
+        let header = (read == RECORD_HEADER).then(|| RecordHeader::decode(&header).ok()).flatten();
+        Ok(header.map_or(0, |header| header.sums_bytes()))
+    }
+
     /// The header of the record at `at`, which `front` begins with.
     fn header(&self, digest: Digest, at: &Location, front: &[u8]) -> Result<RecordHeader> {
         let bytes = front[..RECORD_HEADER].try_into().expect("a slice of one header");
         let header = RecordHeader::decode(bytes).map_err(|reason| self.corrupt(digest, at, reason))?;
-        let is_it = header.digest == digest
-            && header.len == at.len
-            && header.sums_bytes() == front.len() - RECORD_HEADER;
-        if is_it { Ok(header) } else { Err(self.corrupt(digest, at, "another object stands here")) }
+        let is_it = header.digest == digest && header.len == at.len;
+        if is_it && header.sums_bytes() == front.len() - RECORD_HEADER {
+            Ok(header)
+        } else {
+            Err(self.corrupt(digest, at, "another object stands here"))
+        }
     }
 
     /// What became of reading all `len` bytes of a record.

@@ -131,13 +131,9 @@ impl PackHeader {
             return Err(BadHeader::Newer(version));
         }
         let kind = PackKind::from_u8(bytes[12]).ok_or(BadHeader::Foreign("unknown kind of pack"))?;
-        let header = PackHeader { kind, id: u64_at(bytes, 16), has_sums: PackHeader::says_sums(bytes) };
+        let header =
+            PackHeader { kind, id: u64_at(bytes, 16), has_sums: u32_at(bytes, 8) != VERSION_WITHOUT_SUMS };
         if header.encode() == *bytes { Ok(header) } else { Err(BadHeader::Foreign("reserved bytes are set")) }
-    }
-
-    /// Whether the pack's chunks have sums, also of a header that is damaged elsewhere.
-    pub(crate) fn says_sums(bytes: &[u8; PACK_HEADER]) -> bool {
-        u32_at(bytes, 8) != VERSION_WITHOUT_SUMS
     }
 }
 

@@ -254,7 +254,7 @@ fn with_large_chunk(disk: &SimDisk) -> (Digest, Vec<u8>, crate::pack::Location) 
 #[test]
 fn part_of_a_chunk_costs_its_blocks() {
     let disk = SimDisk::new(1);
-    let (digest, content, _) = with_large_chunk(&disk);
+    let (digest, content, at) = with_large_chunk(&disk);
     let store = open(&disk);
     let len = content.len();
     for start in [0, 1, BLOCK_BYTES - 1, BLOCK_BYTES, 3 * BLOCK_BYTES + 5, 5 * BLOCK_BYTES, len - 1, len] {
@@ -267,6 +267,11 @@ fn part_of_a_chunk_costs_its_blocks() {
     }
     assert!(store.read_chunk(digest, len as u64 - 1, &mut [0; 2]).is_err());
     assert_eq!(&*store.object(ObjectKind::Chunk, digest).unwrap(), content);
+    drop(store);
+    disk.flip(&pack_path(at.pack, PackKind::Data), 8, 1);
+    let mut part = vec![0; 5000];
+    open(&disk).read_chunk(digest, 20_000, &mut part).unwrap();
+    assert!(part == content[20_000..25_000], "the pack's header is damaged");
 }
 
 /// Whatever bit is flipped, no wrong byte is given out; what is under other sums still reads.
@@ -318,6 +323,17 @@ fn packs_of_the_first_version_are_read_and_left_alone() {
     let new = fill(&store, 0..20).unwrap();
     assert_reads(&store, &new);
     assert_eq!(whole(&disk, &path), old, "nothing is appended to it");
+    drop(store);
+    // Where the header does not tell the version any more, each record tells what it has.
+    for (at, mask) in [(8, 3), (20, 1)] {
+        disk.flip(&path, at, mask);
+        let store = open(&disk);
+        store.read_chunk(digest, 40_000, &mut part).unwrap();
+        assert_eq!(part, content[40_000..40_100]);
+        assert_eq!(&*store.object(ObjectKind::Chunk, digest).unwrap(), content);
+        disk.flip(&path, at, mask);
+    }
+    let store = open(&disk);
     disk.flip(&path, at.offset + 70_000, 1);
     assert!(store.read_chunk(digest, 40_000, &mut part).is_err());
 }
