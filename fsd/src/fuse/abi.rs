@@ -121,7 +121,7 @@ wire! {
     LinkIn 8 { ino: u64 }
     /// Of CREATE and TMPFILE.
     CreateIn 16 { _flags: u32, mode: u32, umask: u32, _open_flags: u32 }
-    OpenIn 8 { _flags: u32, _open_flags: u32 }
+    OpenIn 8 { flags: u32, _open_flags: u32 }
     OpenOut 16 { fh: u64, open_flags: u32, backing_id: i32 }
     /// Of READ, READDIR, READDIRPLUS and WRITE.
     ReadIn 40 {

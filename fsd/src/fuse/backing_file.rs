@@ -5,7 +5,7 @@
 //! those that nobody has open, the least recently used goes first.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     fs::File,
     io,
     os::unix::fs::OpenOptionsExt,
@@ -37,7 +37,7 @@ struct Table {
     uses: u64,
 }
 
-/// One of them. Its room is given back when nobody has it any more, the kernel included.
+/// One of them. Its room is given back when nobody has it any more, neither the kernel nor a program's map of it.
 #[derive(Debug)]
 pub(super) struct BackingFile {
     file: File,
@@ -62,23 +62,27 @@ impl BackingFiles {
         self.table.lock().get(content)
     }
 
-    /// That of a content, made by `copy` if there is none; `bytes` is the room that it takes, of `free_bytes` that there are. Errors:
-    /// `StorageFull`, what the file system and what `copy` says.
+    /// That of a content, made by `copy` if there is none; `bytes` is the room that it takes, and `free_bytes` tells how much there
+    /// is. Waits for copies of others. Errors: `StorageFull`, what the file system, `free_bytes` and `copy` say.
     pub fn get_or_make<E: From<io::Error>>(
         &self,
         content: Digest,
         bytes: u64,
-        free_bytes: u64,
+        free_bytes: impl FnOnce() -> Result<u64, E>,
         copy: impl FnOnce(&File) -> Result<(), E>,
     ) -> Result<Arc<BackingFile>, E> {
+        if let Some(file) = self.get(content) {
+            return Ok(file);
+        }
         let _making = self.making.lock();
         if let Some(file) = self.get(content) {
             return Ok(file);
         }
-        if !self.table.lock().make_room(bytes, free_bytes) {
-            return Err(io::Error::from(io::ErrorKind::StorageFull).into());
-        }
-        let file = File::options().read(true).write(true).custom_flags(libc::O_TMPFILE).open(&self.dir)?;
+        let free_bytes = free_bytes()?;
+        // To give a large file's room back takes a while: not under the table's lock.
+        let gone = self.table.lock().make_room(bytes, free_bytes);
+        drop(gone.ok_or(io::Error::from(io::ErrorKind::StorageFull))?);
+        let file = self.create()?;
         copy(&file)?;
         let file = Arc::new(BackingFile { file, bytes, last_use: AtomicU64::default() });
         let mut table = self.table.lock();
@@ -86,7 +90,12 @@ impl BackingFiles {
         Ok(table.get(content).expect("it was put there"))
     }
 
-    /// How many bytes they take.
+    /// An empty file without a name. Error: what the file system says.
+    pub fn create(&self) -> io::Result<File> {
+        File::options().read(true).write(true).custom_flags(libc::O_TMPFILE).open(&self.dir)
+    }
+
+    /// How many bytes they take. Room of one that went while a program still has a map of it is not counted.
     pub fn bytes(&self) -> u64 {
         self.table.lock().bytes()
     }
@@ -104,8 +113,8 @@ impl Table {
         self.files.values().map(|file| file.bytes).sum()
     }
 
-    /// Lets files go that nobody has open, until there is room for so many bytes more. False: there is not.
-    fn make_room(&mut self, bytes: u64, free_bytes: u64) -> bool {
+    /// Takes out files that nobody has open, until there is room for so many bytes more. None: there is not.
+    fn make_room(&mut self, bytes: u64, free_bytes: u64) -> Option<Vec<Arc<BackingFile>>> {
         let held = self.bytes();
         let bytes_max = held.saturating_add(free_bytes) / 2;
         let fits = |freed: u64, gone: usize| {
@@ -113,19 +122,16 @@ impl Table {
         };
         let mut unused: Vec<_> = self.files.iter().filter(|(_, file)| Arc::strong_count(file) == 1).collect();
         unused.sort_unstable_by_key(|(_, file)| file.last_use.load(Relaxed));
-        let (mut freed, mut going) = (0, HashSet::new());
+        let (mut freed, mut going) = (0, Vec::new());
         for (content, file) in unused {
             if fits(freed, going.len()) {
                 break;
             }
             freed += file.bytes;
-            going.insert(*content);
+            going.push(*content);
         }
         let is_room = fits(freed, going.len());
-        if is_room {
-            self.files.retain(|content, _| !going.contains(content));
-        }
-        is_room
+        is_room.then(|| going.iter().filter_map(|content| self.files.remove(content)).collect())
     }
 }
 
@@ -137,7 +143,7 @@ mod tests {
 
     fn make(files: &BackingFiles, name: &str, bytes: u64, free_bytes: u64) -> io::Result<Arc<BackingFile>> {
         let copy = |mut file: &File| file.write_all(name.as_bytes());
-        files.get_or_make(Digest::of(name.as_bytes()), bytes, free_bytes, copy)
+        files.get_or_make(Digest::of(name.as_bytes()), bytes, || Ok(free_bytes), copy)
     }
 
     fn kept(files: &BackingFiles, names: &[&str]) -> Vec<bool> {
@@ -151,7 +157,7 @@ mod tests {
         let files = BackingFiles::new(dir.path().to_owned());
         let first = make(&files, "content", 7, 100).unwrap();
         let again: io::Result<_> =
-            files.get_or_make(Digest::of(b"content"), 7, 0, |_| panic!("copied a second time"));
+            files.get_or_make(Digest::of(b"content"), 7, || Ok(0), |_| panic!("copied a second time"));
         assert!(Arc::ptr_eq(&first, &again.unwrap()));
         let mut bytes = [0; 7];
         first.file().read_exact_at(&mut bytes, 0).unwrap();
@@ -184,7 +190,8 @@ mod tests {
     fn a_copy_that_fails_is_not_kept() {
         let dir = tempfile::tempdir().unwrap();
         let files = BackingFiles::new(dir.path().to_owned());
-        let failed = files.get_or_make(Digest::of(b"x"), 1, 100, |_| Err(io::Error::other("a disk fails")));
+        let failed =
+            files.get_or_make(Digest::of(b"x"), 1, || Ok(100), |_| Err(io::Error::other("a disk fails")));
         assert_eq!(failed.unwrap_err().to_string(), "a disk fails");
         assert_eq!(files.bytes(), 0);
         make(&files, "x", 1, 100).unwrap();

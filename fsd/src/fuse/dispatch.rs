@@ -90,20 +90,16 @@ impl Dispatch {
     /// Carries a request out and puts its reply together in `buffer`. Who does not wait is told `Later` of a read, and of an open,
     /// that has to.
     pub fn answer(&self, request: &Request<'_>, patience: Patience, buffer: &mut [u8]) -> Answer {
-        match (patience, &request.operation, &self.passthrough) {
-            (Patience::Now, Operation::Read { offset, size }, _) => {
-                return self.read_now(request, *offset, *size, buffer);
-            }
-            (Patience::Now, Operation::Open, Some(passthrough))
-                if passthrough.waits_for_copy(request.header.nodeid) =>
-            {
-                return Answer::Later;
-            }
-            _ => {}
+        if let (Patience::Now, Operation::Read { offset, size }) = (patience, &request.operation) {
+            return self.read_now(request, *offset, *size, buffer);
+        }
+        let caller = Caller { ino: request.header.nodeid, uid: request.header.uid, gid: request.header.gid };
+        let outcome = self.carry_out(caller, patience, &request.operation, &mut Reply::new(buffer));
+        if matches!(outcome, Ok(Answer::Later)) {
+            return Answer::Later;
         }
         let name = self.count(&request.operation);
-        let caller = Caller { ino: request.header.nodeid, uid: request.header.uid, gid: request.header.gid };
-        match self.carry_out(caller, &request.operation, &mut Reply::new(buffer)) {
+        match outcome {
             Ok(answer) => answer,
             Err(Failure::Errno(errno)) => Answer::Failed(errno),
             Err(Failure::Engine(error)) => Answer::Failed(report(name, caller.ino, &error)),
@@ -135,8 +131,18 @@ impl Dispatch {
         op.name()
     }
 
-    fn carry_out(&self, caller: Caller, operation: &Operation<'_>, reply: &mut Reply<'_>) -> Outcome {
+    fn carry_out(
+        &self,
+        caller: Caller,
+        patience: Patience,
+        operation: &Operation<'_>,
+        reply: &mut Reply<'_>,
+    ) -> Outcome {
         let (session, ino) = (&self.session, caller.ino);
+        // Root may make a read-only mount writable (`mount -o remount,rw`); what is passed through must not change.
+        if self.passthrough.is_some() && operation.is_change() {
+            return Err(Errno::EROFS.into());
+        }
         match *operation {
             Operation::Lookup { name } => self.lookup(ino, name, reply),
             Operation::Forget { count } => {
@@ -180,9 +186,13 @@ impl Dispatch {
             Operation::Link { ino: file, name } => {
                 Ok(self.entry(reply, &session.link(file, ino, &Name::parse(name)?)?))
             }
-            Operation::Open if let Some(passthrough) = &self.passthrough => {
-                Ok(reply.put(&passthrough.open(ino)?))
-            }
+            Operation::Open { flags } if let Some(passthrough) = &self.passthrough => match patience {
+                _ if flags as i32 & libc::O_ACCMODE != libc::O_RDONLY => Err(Errno::EROFS.into()),
+                Patience::Waits => Ok(reply.put(&passthrough.open(ino)?)),
+                Patience::Now => {
+                    Ok(passthrough.open_now(ino)?.map_or(Answer::Later, |open| reply.put(&open)))
+                }
+            },
             Operation::Release => {
                 self.passthrough.iter().for_each(|passthrough| passthrough.release(ino));
                 Ok(reply.done())
@@ -190,7 +200,7 @@ impl Dispatch {
             // Zero-message open: the kernel sends no OPEN and no RELEASE from here on, and keeps its cache. Nor a FLUSH:
             // every WRITE was recorded before it was answered, so a close has nothing to add. Interrupts come too late
             // for requests that are carried out at once.
-            Operation::Open | Operation::Opendir | Operation::Flush | Operation::Interrupt => {
+            Operation::Open { .. } | Operation::Opendir | Operation::Flush | Operation::Interrupt => {
                 Err(Errno::ENOSYS.into())
             }
             Operation::Read { offset, size } => {

@@ -336,7 +336,8 @@ impl Mounts {
         if passthrough {
             let device = mounted.device().try_clone_to_owned().map_err(failed)?;
             let files = Arc::clone(&self.backing_files);
-            dispatch = dispatch.with_passthrough(Passthrough::new(Arc::clone(session), files, device));
+            let passthrough = Passthrough::new(Arc::clone(session), files, device).map_err(failed)?;
+            dispatch = dispatch.with_passthrough(passthrough);
         }
         let device = Device::of(&mounted, dispatch, options.acl).map_err(failed)?;
         let attached = rings.map(|rings| match agreed {

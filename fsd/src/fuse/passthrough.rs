@@ -60,30 +60,35 @@ enum NotPassed {
 }
 
 impl Passthrough {
-    /// Nothing is open yet on the mount of `session` that `device` belongs to.
-    pub fn new(session: Arc<Session>, files: Arc<BackingFiles>, device: OwnedFd) -> Passthrough {
-        Passthrough { session, files, device: Arc::new(device), open: Mutex::default() }
-    }
-
-    /// Whether an open of this file has to wait until there is a copy.
-    pub fn waits_for_copy(&self, ino: u64) -> bool {
-        let is_open = || self.open.lock().contains_key(&ino);
-        let large = || self.large(ino).ok().flatten();
-        !is_open() && large().is_some_and(|content| self.files.get(content).is_none())
+    /// Nothing is open yet on the mount of `session` that `device` belongs to. Error: the file system has no nameless files, or the
+    /// kernel does not pass those through.
+    pub fn new(session: Arc<Session>, files: Arc<BackingFiles>, device: OwnedFd) -> io::Result<Passthrough> {
+        let device = Arc::new(device);
+        drop(BackingId::open(&device, &files.create()?)?);
+        Ok(Passthrough { session, files, device, open: Mutex::default() })
     }
 
     /// Answers OPEN. Error: the file cannot be looked up.
     pub fn open(&self, ino: u64) -> Result<OpenOut> {
-        if let Some(opened) = self.open.lock().get_mut(&ino) {
-            return Ok(opened.again());
+        if let Some(open) = self.open_again(ino) {
+            return Ok(open);
         }
         let large = self.large(ino)?;
         let backing = large.and_then(|content| {
-            let passed = self.pass(ino, content);
+            let passed = self.copied(ino, content).and_then(|file| self.hand_over(file));
             passed.inspect_err(|error| tracing::warn!(ino, %error, "read through the daemon")).ok()
         });
-        // Somebody else may have been first; what the kernel was told then holds.
-        Ok(self.open.lock().entry(ino).or_insert(Opened { times: 0, backing }).again())
+        Ok(self.opened(ino, backing))
+    }
+
+    /// [`Passthrough::open`] for one who does not wait: `None` if there has to be a copy first.
+    pub fn open_now(&self, ino: u64) -> Result<Option<OpenOut>> {
+        if let Some(open) = self.open_again(ino) {
+            return Ok(Some(open));
+        }
+        let Some(content) = self.large(ino)? else { return Ok(Some(self.opened(ino, None))) };
+        let backing = self.files.get(content).and_then(|file| self.hand_over(file).ok());
+        Ok(backing.map(|backing| self.opened(ino, Some(backing))))
     }
 
     /// One open file less.
@@ -105,15 +110,28 @@ impl Passthrough {
         }))
     }
 
-    fn pass(&self, ino: u64, content: Digest) -> std::result::Result<Backing, NotPassed> {
+    /// One more open of a file that is open already.
+    fn open_again(&self, ino: u64) -> Option<OpenOut> {
+        self.open.lock().get_mut(&ino).map(Opened::again)
+    }
+
+    /// Somebody else may have been first; what the kernel was told then holds.
+    fn opened(&self, ino: u64, backing: Option<Backing>) -> OpenOut {
+        self.open.lock().entry(ino).or_insert(Opened { times: 0, backing }).again()
+    }
+
+    /// The copy of a content, which the file has.
+    fn copied(&self, ino: u64, content: Digest) -> std::result::Result<Arc<BackingFile>, NotPassed> {
         let found = self.session.stat(ino)?;
         let bytes = self.session.data_bytes(&found)?;
         if bytes > DATA_BYTES_MAX {
             return Err(io::Error::from(io::ErrorKind::FileTooLarge).into());
         }
-        let free_bytes = self.session.space()?.free_bytes;
-        let copy = |file: &File| self.copy(ino, found.attrs.size, file);
-        let file = self.files.get_or_make(content, bytes, free_bytes, copy)?;
+        let free_bytes = || Ok(self.session.space()?.free_bytes);
+        self.files.get_or_make(content, bytes, free_bytes, |file| self.copy(ino, found.attrs.size, file))
+    }
+
+    fn hand_over(&self, file: Arc<BackingFile>) -> std::result::Result<Backing, NotPassed> {
         Ok(Backing { id: BackingId::open(&self.device, file.file())?, _file: file })
     }
 
@@ -127,6 +145,9 @@ impl Passthrough {
             while at < end {
                 let part = buffer.len().min((end - at) as usize);
                 let read = self.session.read(ino, at, &mut buffer[..part])?;
+                if read == 0 {
+                    return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+                }
                 to.write_all_at(&buffer[..read], at)?;
                 at += read as u64;
             }

@@ -58,7 +58,9 @@ pub(super) enum Operation<'a> {
         ino: u64,
         name: &'a [u8],
     },
-    Open,
+    Open {
+        flags: u32,
+    },
     Read {
         offset: u64,
         size: u32,
@@ -149,6 +151,28 @@ impl<'a> Request<'a> {
 }
 
 impl<'a> Operation<'a> {
+    /// Whether it changes what others see.
+    pub fn is_change(&self) -> bool {
+        matches!(
+            self,
+            Operation::Setattr(_)
+                | Operation::Symlink { .. }
+                | Operation::Mknod { .. }
+                | Operation::Mkdir { .. }
+                | Operation::Unlink { .. }
+                | Operation::Rmdir { .. }
+                | Operation::Rename { .. }
+                | Operation::Link { .. }
+                | Operation::Write { .. }
+                | Operation::Setxattr { .. }
+                | Operation::Removexattr { .. }
+                | Operation::Create { .. }
+                | Operation::Tmpfile { .. }
+                | Operation::Fallocate { .. }
+                | Operation::CopyFileRange(_)
+        )
+    }
+
     fn parse(code: u32, mut body: Body<'a>, setxattr_ext: bool) -> Option<Operation<'a>> {
         let b = &mut body;
         let operation = match code {
@@ -182,7 +206,7 @@ impl<'a> Operation<'a> {
                 Operation::Rename { name: b.string()?, new_dir, new_name: b.string()?, flags }
             }
             opcode::LINK => Operation::Link { ino: b.fixed::<abi::LinkIn>()?.ino, name: b.string()? },
-            opcode::OPEN => b.fixed::<abi::OpenIn>().map(|_| Operation::Open)?,
+            opcode::OPEN => Operation::Open { flags: b.fixed::<abi::OpenIn>()?.flags },
             opcode::READ => b.read(|offset, size| Operation::Read { offset, size })?,
             opcode::WRITE => {
                 let write: abi::ReadIn = b.fixed()?;

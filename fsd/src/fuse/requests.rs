@@ -34,7 +34,7 @@ impl Op {
             Operation::Rmdir { .. } => Op::rmdir,
             Operation::Rename { .. } => Op::rename,
             Operation::Link { .. } => Op::link,
-            Operation::Open => Op::open,
+            Operation::Open { .. } => Op::open,
             Operation::Read { .. } => Op::read,
             Operation::Write { .. } => Op::write,
             Operation::Statfs => Op::statfs,

@@ -3,12 +3,15 @@
 use std::{
     fs::{self, File},
     io::ErrorKind,
-    os::unix::fs::{FileExt, MetadataExt},
+    os::unix::fs::{FileExt, MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
     process::Command,
 };
 
-use nix::errno::Errno;
+use nix::{
+    errno::Errno,
+    mount::{MsFlags, mount},
+};
 use proto::v1::{FileIo, MountRequest};
 use tonic::Code;
 
@@ -130,13 +133,28 @@ fn what_is_not_sealed_is_read_through_the_daemon() {
     large.write_all_at(b"changed", 2 * MIB as u64).expect("write");
     drop(large);
     fs::write(dir.join("new"), noise(2 * MIB)).expect("write");
+    // One that has its old size again, and the same content elsewhere, before and behind it in the daemon's life.
+    let cut = File::options().write(true).open(dir.join("sparse")).expect("open");
+    let size = cut.metadata().expect("stat").size();
+    cut.set_len(65 * MIB as u64).expect("truncate");
+    cut.set_len(size).expect("truncate");
+    cut.set_len(0).expect("truncate");
+    cut.set_len(size).expect("truncate");
+    drop(cut);
     daemon.unmount_unused(&dir);
     daemon.mount_passthrough(&session, &dir).expect("mount");
+    let zeros = fs::read(dir.join("sparse")).expect("read");
+    assert!(zeros.len() as u64 == size && zeros.iter().all(|byte| *byte == 0));
+    let (whole, other) = (daemon.create(&snapshot).expect("create"), daemon.new_dir("whole"));
+    daemon.mount_passthrough(&whole, &other).expect("mount");
+    check(&daemon.compiled("map", MAP), &other);
+    assert!(fs::read(dir.join("sparse")).expect("read") == zeros);
+    let copied = daemon.stats().backing_bytes;
     let mut expected = noise(5 * MIB + 3);
     expected[2 * MIB..2 * MIB + 7].copy_from_slice(b"changed");
     assert!(fs::read(dir.join("large")).expect("read") == expected);
     assert!(fs::read(dir.join("new")).expect("read") == noise(2 * MIB));
-    assert_eq!(daemon.stats().backing_bytes, 0);
+    assert_eq!(daemon.stats().backing_bytes, copied);
     assert!(reads(&daemon) > 0);
     daemon.unmount_unused(&dir);
     daemon.seal(&session).expect("seal");
@@ -170,6 +188,24 @@ fn a_file_with_damage_is_read_as_far_as_it_is_intact() {
     let failed = fs::read(dir.join("large")).expect_err("the rest does not");
     assert_eq!(failed.raw_os_error(), Some(Errno::EIO as i32));
     assert_eq!(daemon.stats().backing_bytes, 0);
+}
+
+/// Root can take the kernel's flag away; what is passed through stays as it is all the same.
+#[test]
+fn a_mount_that_is_made_writable_is_not() {
+    let Some(daemon) = Daemon::start() else { return };
+    let snapshot = daemon.import(&tree(&daemon)).expect("import");
+    let (session, dir) = (daemon.create(&snapshot).expect("create"), daemon.new_dir("mnt"));
+    daemon.mount_passthrough(&session, &dir).expect("mount");
+    mount(None::<&str>, &dir, None::<&str>, MsFlags::MS_REMOUNT, None::<&str>).expect("remount");
+    let refused = |outcome: std::io::Result<()>| {
+        assert_eq!(outcome.expect_err("a change").kind(), ErrorKind::ReadOnlyFilesystem);
+    };
+    refused(File::options().write(true).open(dir.join("large")).map(drop));
+    refused(File::create_new(dir.join("new")).map(drop));
+    refused(fs::remove_file(dir.join("small")));
+    refused(fs::set_permissions(dir.join("small"), fs::Permissions::from_mode(0o600)));
+    check(&daemon.compiled("map", MAP), &dir);
 }
 
 #[test]

@@ -14,8 +14,8 @@ use super::{
 
 /// How many such requests are carried out at a time. Not fewer: one sync serves all that wait for it.
 const THREADS: usize = 16;
-/// How many files are copied for passthrough at a time: others wait for that alone, not for syncs behind it.
-const COPYING_THREADS: usize = 2;
+/// Opens that have to wait for a copy, which are made one at a time, wait apart: syncs do not queue behind them.
+const COPYING_THREADS: usize = 1;
 
 /// Whether a request with this opcode waits for the disk, or moves much.
 pub(super) fn is_blocking(code: u32) -> bool {
