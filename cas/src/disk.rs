@@ -68,15 +68,7 @@ pub trait DiskFile: Send + Sync + fmt::Debug {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize>;
     /// Reads at `offset` into one part after the other: by one call where the system can. Short only at the end of the file.
     fn read_parts_at(&self, parts: &mut [IoSliceMut<'_>], offset: u64) -> io::Result<usize> {
-        let mut done = 0;
-        for part in parts {
-            let read = self.read_at(part, offset + done as u64)?;
-            done += read;
-            if read < part.len() {
-                break;
-            }
-        }
-        Ok(done)
+        read_each_at(self, parts, offset)
     }
     /// The same, if the bytes are in memory; `None` if the disk would have to be waited for, with anything in the parts. A disk
     /// that cannot tell waits.
@@ -97,6 +89,23 @@ pub trait DiskFile: Send + Sync + fmt::Debug {
     fn allocate(&self, offset: u64, len: u64) -> io::Result<()>;
     /// Gives the blocks of a range back; it reads as zeros. Keeps the length.
     fn punch(&self, offset: u64, len: u64) -> io::Result<()>;
+}
+
+/// [`DiskFile::read_parts_at`], by a call for each part.
+pub(crate) fn read_each_at<F: DiskFile + ?Sized>(
+    file: &F,
+    parts: &mut [IoSliceMut<'_>],
+    offset: u64,
+) -> io::Result<usize> {
+    let mut done = 0;
+    for part in parts {
+        let read = file.read_at(part, offset + done as u64)?;
+        done += read;
+        if read < part.len() {
+            break;
+        }
+    }
+    Ok(done)
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ use nix::{
     sys::uio::preadv,
 };
 
-use crate::disk::{Disk, DiskFile, Open, Space};
+use crate::disk::{Disk, DiskFile, Open, Space, read_each_at};
 
 /// The files under `root`.
 #[derive(Debug)]
@@ -104,20 +104,11 @@ impl DiskFile for SysFile {
     fn read_parts_at(&self, parts: &mut [IoSliceMut<'_>], offset: u64) -> io::Result<usize> {
         let len = parts.iter().map(|part| part.len()).sum();
         match preadv(&self.0, parts, signed(offset)?) {
-            Ok(read) if read == len => return Ok(len),
+            Ok(read) if read == len => Ok(len),
             // The file ends there, or a signal came: one part after the other tells.
-            Ok(_) | Err(Errno::EINTR) => {}
-            Err(error) => return Err(error.into()),
+            Ok(_) | Err(Errno::EINTR) => read_each_at(self, parts, offset),
+            Err(error) => Err(error.into()),
         }
-        let mut done = 0;
-        for part in parts {
-            let read = self.read_at(part, offset + done as u64)?;
-            done += read;
-            if read < part.len() {
-                break;
-            }
-        }
-        Ok(done)
     }
 
     fn read_parts_now(&self, parts: &mut [IoSliceMut<'_>], offset: u64) -> io::Result<Option<usize>> {

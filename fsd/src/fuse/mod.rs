@@ -1,7 +1,8 @@
 //! Sessions as FUSE mounts: an adapter between the kernel's requests and the engine, and the table of mounts.
 //!
 //! Zero-message open: OPEN and OPENDIR are answered ENOSYS once, and from then on an open of a cached file costs no message at
-//! all. So no handle carries state, and everything a request needs is in its inode number. Nothing in the daemon ever
+//! all. So no handle carries state, and everything a request needs is in its inode number; only a mount with passthrough
+//! answers OPEN, and counts. Nothing in the daemon ever
 //! touches one of its own mounts: a thread that waits for itself cannot be killed.
 
 mod abi;
