@@ -10,3 +10,4 @@ pub mod serve;
 pub mod session;
 pub mod state_dir;
 mod sys_heap;
+mod sys_sched;

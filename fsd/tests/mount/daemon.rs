@@ -130,11 +130,13 @@ impl Daemon {
 
     /// Whether SIGSTOP has reached every thread.
     pub(crate) fn is_stopped(&self) -> bool {
+        self.threads().iter().all(|stat| stat.rsplit(')').next().is_some_and(|rest| rest.starts_with(" T")))
+    }
+
+    /// What proc_pid_stat(5) says about each of its threads.
+    pub(crate) fn threads(&self) -> Vec<String> {
         let tasks = fs::read_dir(format!("/proc/{}/task", self.child.id())).expect("the daemon runs");
-        tasks.flatten().all(|task| {
-            let stat = fs::read_to_string(task.path().join("stat")).unwrap_or_default();
-            stat.rsplit(')').next().is_some_and(|rest| rest.starts_with(" T"))
-        })
+        tasks.flatten().filter_map(|task| fs::read_to_string(task.path().join("stat")).ok()).collect()
     }
 
     /// Starts again on the same state, after [`Daemon::kill`] or [`Daemon::terminate`].

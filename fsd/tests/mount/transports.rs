@@ -4,10 +4,12 @@ use std::{
     fs::{self, File},
     io::{Read, Seek, Write},
     os::unix::fs::FileExt,
+    sync::atomic::{AtomicBool, Ordering},
     thread,
 };
 
 use fsd::fuse::may_use_io_uring;
+use nix::unistd::geteuid;
 use proto::v1::Transport;
 use tonic::Code;
 
@@ -99,4 +101,53 @@ fn memory_that_large_requests_took_goes_back() {
         }
     });
     soon("what is left is small", || daemon.stats().memory_rss_bytes < before + 6 * MIB as u64);
+}
+
+/// Scheduling policies of the threads that own rings: field 41 of proc_pid_stat(5).
+fn ring_policies(daemon: &Daemon) -> Vec<i32> {
+    let policy = |stat: &str| stat.rsplit_once(") ")?.1.split(' ').nth(38)?.parse().ok();
+    let stats = daemon.threads();
+    let of_rings = stats.iter().filter(|stat| stat.contains("(fuse-ring-"));
+    of_rings.map(|stat| policy(stat).expect("a number")).collect()
+}
+
+#[test]
+fn rings_make_way_for_their_clients_but_not_for_others() {
+    let Some(daemon) = Daemon::start() else { return };
+    if !geteuid().is_root() || may_use_io_uring().is_err() {
+        return;
+    }
+    let (session, dir) = (daemon.create("").expect("create"), daemon.new_dir("mnt"));
+    daemon.mount_by(Transport::IoUring, &session, &dir).expect("mount");
+    let is_over = AtomicBool::new(false);
+    let any = |policy| ring_policies(&daemon).contains(&policy);
+    let all_fair = || ring_policies(&daemon).iter().all(|policy| *policy == libc::SCHED_OTHER);
+    assert!(all_fair());
+    thread::scope(|scope| {
+        let _end = EndsWith(&is_over);
+        scope.spawn(|| {
+            let mut names = 0..;
+            while !is_over.load(Ordering::Relaxed) {
+                let name = names.next().expect("there is no end").to_string();
+                assert!(fs::metadata(dir.join(name)).is_err());
+            }
+        });
+        soon("a busy ring makes way", || any(libc::SCHED_IDLE));
+        // Everybody wants a CPU now: rings that made way would wait for theirs.
+        let cpus = thread::available_parallelism().map_or(1, usize::from);
+        for _ in 0..2 * cpus {
+            scope.spawn(|| while !is_over.load(Ordering::Relaxed) {});
+        }
+        soon("no ring waits for its CPU", all_fair);
+    });
+    soon("a quiet ring has its share", all_fair);
+}
+
+/// Ends what others do, also when a test fails.
+struct EndsWith<'a>(&'a AtomicBool);
+
+impl Drop for EndsWith<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }

@@ -7,6 +7,7 @@
 
 mod blocking;
 mod command;
+mod courtesy;
 mod cpus;
 mod slot;
 mod thread;
@@ -18,6 +19,7 @@ use std::{
 };
 
 use blocking::Blocking;
+use courtesy::Post;
 use cpus::Cpu;
 pub(super) use thread::try_one;
 use thread::{Door, Message};
@@ -46,9 +48,14 @@ impl Rings {
         let blocking = Blocking::start()?;
         // Filled one by one: if one fails, those before it are told to end.
         let mut rings = Rings { threads: Vec::new() };
+        let post = Post::new();
+        let mut watched = Vec::new();
         for cpu in cpus::possible()? {
-            rings.threads.push((cpu, thread::start(cpu, blocking.clone())?));
+            let (door, thread) = thread::start(cpu, blocking.clone(), post.pulse())?;
+            rings.threads.push((cpu, door));
+            watched.push(thread);
         }
+        post.guard(watched)?;
         Ok(rings)
     }
 

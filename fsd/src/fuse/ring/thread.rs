@@ -19,16 +19,18 @@ use nix::{
     errno::Errno,
     sched::{CpuSet, sched_setaffinity},
     sys::eventfd::{EfdFlags, EventFd},
-    unistd::Pid,
+    unistd::{Pid, gettid},
 };
 
 use super::{
     super::device::Device,
     blocking::{Blocking, is_blocking},
     command::{commit_and_fetch, look_out, push, register},
+    courtesy::{Pulse, Watched},
     cpus::Cpu,
     slot::Slot,
 };
+use crate::sys_sched::keep_io_priority;
 
 /// Commands that are handed to the kernel at once; more go in turns.
 const SUBMISSIONS: u32 = 128;
@@ -72,8 +74,8 @@ impl Door {
     }
 }
 
-/// Starts the thread of a CPU. Error: the system gives it no ring.
-pub(super) fn start(cpu: Cpu, blocking: Blocking) -> io::Result<Door> {
+/// Starts the thread of a CPU, and says how it is watched. Error: the system gives it no ring.
+pub(super) fn start(cpu: Cpu, blocking: Blocking, pulse: Pulse) -> io::Result<(Door, Watched)> {
     let bell = EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?;
     let (messages, inbox) = mpsc::channel();
     let door = Door { messages, bell: Arc::new(bell) };
@@ -85,16 +87,19 @@ pub(super) fn start(cpu: Cpu, blocking: Blocking) -> io::Result<Door> {
             Ok(ring) => ring,
             Err(error) => return drop(ready.send(Err(error))),
         };
-        let _ = ready.send(Ok(()));
+        let _ = ready.send(Ok(pulse.watched(gettid())));
         pin(cpu);
-        let mut thread = Thread::new(ring, cpu.number, (own_door, inbox), blocking);
+        if let Err(error) = keep_io_priority() {
+            tracing::debug!(cpu = cpu.number, %error, "a ring's thread has no priority of its own for the disk");
+        }
+        let mut thread = Thread::new(ring, cpu.number, (own_door, inbox), blocking, pulse);
         if let Err(error) = thread.run() {
             tracing::error!(cpu = cpu.number, %error, "a ring failed: its mounts end, because nobody would answer this CPU");
         }
     };
     thread::Builder::new().name(format!("fuse-ring-{}", cpu.number)).spawn(body)?;
-    outcome.recv().unwrap_or_else(|_| Err(io::Error::other("a ring's thread ended")))?;
-    Ok(door)
+    let watched = outcome.recv().unwrap_or_else(|_| Err(io::Error::other("a ring's thread ended")))?;
+    Ok((door, watched))
 }
 
 type Ring = IoUring<Entry128, cqueue::Entry>;
@@ -136,6 +141,7 @@ struct Thread {
     inbox: mpsc::Receiver<Message>,
     own_door: Door,
     blocking: Blocking,
+    pulse: Pulse,
     /// By token. An empty place is free, or its slot is carried out elsewhere.
     slots: Vec<Option<Slot>>,
     free: Vec<u64>,
@@ -155,6 +161,7 @@ impl Thread {
         queue: u16,
         (own_door, inbox): (Door, mpsc::Receiver<Message>),
         blocking: Blocking,
+        pulse: Pulse,
     ) -> Thread {
         Thread {
             ring,
@@ -162,6 +169,7 @@ impl Thread {
             inbox,
             own_door,
             blocking,
+            pulse,
             slots: Vec::new(),
             free: Vec::new(),
             devices: Vec::new(),
@@ -177,6 +185,7 @@ impl Thread {
         self.look_out()?;
         while !(self.is_ending && self.free.len() == self.slots.len()) {
             self.wait()?;
+            self.pulse.beat();
             self.take_completed();
             while let Some((token, result)) = self.completed.pop_front() {
                 match token {
