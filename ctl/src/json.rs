@@ -33,6 +33,7 @@ pub(crate) fn mount(mount: &MountInfo) -> Value {
         "read_only": mount.read_only,
         "allow_other": mount.allow_other,
         "acl": mount.acl,
+        "no_xattrs": mount.no_xattrs,
         "io": optional(file_io_name(mount.io())),
         "transport": optional(transport_name(mount.transport())),
         "transport_note": optional(&mount.transport_note),

@@ -123,7 +123,8 @@ fn list_and_show_tell_everything() {
             "type": "session", "id": SESSION, "name": "work", "base": SNAPSHOT, "parent": null,
             "created": "1970-01-01T00:00:01.500000000Z", "created_ns": 1_500_000_000, "fork_depth": 0,
             "mounts": [{"dir": "\"/mnt/w\\377\"", "dir_base64": "L21udC93/w==", "read_only": true,
-                        "allow_other": false, "acl": false, "io": "cached", "transport": "dev-fuse", "transport_note": null}],
+                        "allow_other": false, "acl": false, "no_xattrs": false, "io": "cached",
+                        "transport": "dev-fuse", "transport_note": null}],
             "changed_inodes": 3, "changed_bytes": 4096, "log_position": 0, "sealed": null,
         })
     );

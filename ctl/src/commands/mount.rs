@@ -14,7 +14,7 @@ use crate::{host, json};
 /// Moves no bytes: what is read is fetched then. The mount lasts until it is unmounted or the daemon ends.
 #[derive(clap::Args)]
 #[command(
-    after_help = "Examples:\n  aetherctl mount work /mnt/work\n  aetherctl mount ses_01234567 ./look --read-only\n  aetherctl mount work /srv/work --allow-other --acl\n  aetherctl mount work /mnt/work --transport dev-fuse\n  aetherctl mount models /mnt/models --read-only --io passthrough"
+    after_help = "Examples:\n  aetherctl mount work /mnt/work\n  aetherctl mount ses_01234567 ./look --read-only\n  aetherctl mount work /srv/work --allow-other --acl\n  aetherctl mount work /mnt/work --transport dev-fuse\n  aetherctl mount work /mnt/build --no-xattrs\n  aetherctl mount models /mnt/models --read-only --io passthrough"
 )]
 pub(crate) struct Args {
     /// An ID, a prefix of one, or a name
@@ -30,6 +30,9 @@ pub(crate) struct Args {
     /// Have the kernel check POSIX access control lists; everybody but a file's owner waits longer for that
     #[arg(long)]
     acl: bool,
+    /// Show no extended attributes, and take none: making files is faster then. Programs see a file system that has none
+    #[arg(long, conflicts_with = "acl")]
+    no_xattrs: bool,
     /// What carries the mount's requests [default: what the daemon is configured for]
     #[arg(long, value_name = "TRANSPORT")]
     transport: Option<Transport>,
@@ -86,6 +89,7 @@ pub(crate) async fn run(args: Args, context: &mut Context) -> Result<(), Failure
         acl: args.acl,
         transport: args.transport.map_or(v1::Transport::Unspecified, v1::Transport::from).into(),
         io: v1::FileIo::from(args.io).into(),
+        no_xattrs: args.no_xattrs,
     };
     let reply = context.connect().await?.mount(request).await?.into_inner();
     let mount = reply.mount.ok_or_else(|| Failure::protocol("no mount"))?;

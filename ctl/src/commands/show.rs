@@ -63,6 +63,7 @@ fn mount_text(mount: &MountInfo) -> String {
         (mount.read_only, "read-only"),
         (mount.allow_other, "allow-other"),
         (mount.acl, "acl"),
+        (mount.no_xattrs, "no-xattrs"),
         (mount.io() == FileIo::Passthrough, "passthrough"),
     ];
     for (set, word) in options {

@@ -119,6 +119,7 @@ fn session(id: &str) -> SessionInfo {
             read_only: true,
             allow_other: false,
             acl: false,
+            no_xattrs: false,
             io: FileIo::Cached.into(),
             transport: Transport::DevFuse.into(),
             transport_note: String::new(),

@@ -34,6 +34,7 @@ pub(super) struct Dispatch {
     requests: Arc<Requests>,
     relisting: Option<(Relisting, Notices, Notifier)>,
     passthrough: Option<Passthrough>,
+    has_xattrs: bool,
 }
 
 /// Whom a request is made for, and on what.
@@ -74,7 +75,7 @@ type Outcome = std::result::Result<Answer, Failure>;
 impl Dispatch {
     /// Answers the requests of a mount of `session`.
     pub fn new(session: Arc<Session>, requests: Arc<Requests>) -> Dispatch {
-        Dispatch { session, requests, relisting: None, passthrough: None }
+        Dispatch { session, requests, relisting: None, passthrough: None, has_xattrs: true }
     }
 
     /// The same, telling the kernel when it should list a directory anew.
@@ -85,6 +86,11 @@ impl Dispatch {
     /// The same, with the kernel reading large files by itself.
     pub fn with_passthrough(self, passthrough: Passthrough) -> Dispatch {
         Dispatch { passthrough: Some(passthrough), ..self }
+    }
+
+    /// The same, as a file system without extended attributes.
+    pub fn without_xattrs(self) -> Dispatch {
+        Dispatch { has_xattrs: false, ..self }
     }
 
     /// Carries a request out and puts its reply together in `buffer`. Who does not wait is told `Later` of a read, and of an open,
@@ -223,6 +229,15 @@ impl Dispatch {
                 self.list(ino, offset, true, Listing::new(reply, size))
             }
             Operation::Statfs => self.statfs(reply),
+            // The kernel does not ask again: it tells everybody that this is not supported.
+            Operation::Setxattr { .. }
+            | Operation::Getxattr { .. }
+            | Operation::Listxattr { .. }
+            | Operation::Removexattr { .. }
+                if !self.has_xattrs =>
+            {
+                Err(Errno::ENOSYS.into())
+            }
             Operation::Setxattr { name, value, flags, drops_set_gid } => {
                 let (name, how) = (in_namespace(name)?, how_to_set(flags)?);
                 let by = if drops_set_gid { Writer::Ordinary } else { Writer::Privileged };

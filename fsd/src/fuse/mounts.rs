@@ -51,6 +51,8 @@ pub struct MountOptions {
     pub allow_other: bool,
     /// Access control lists are checked by the kernel.
     pub acl: bool,
+    /// Extended attributes are neither shown nor taken.
+    pub no_xattrs: bool,
     /// What is to carry its requests; the daemon's own choice if nothing is said.
     pub transport: Option<TransportChoice>,
     /// Who reads files.
@@ -68,8 +70,11 @@ pub enum FileIo {
 }
 
 impl MountOptions {
-    /// Whether they go together. Error: `NoPassthrough`.
+    /// Whether they go together. Errors: `NoAttributes`, `NoPassthrough`.
     fn check(self) -> Result<(), MountError> {
+        if self.acl && self.no_xattrs {
+            return Err(MountError::NoAttributes);
+        }
         match self.io {
             FileIo::Passthrough if !self.read_only => {
                 Err(MountError::NoPassthrough("it is for read-only mounts alone; add --read-only"))
@@ -105,6 +110,8 @@ pub struct MountInfo {
     pub allow_other: bool,
     /// Whether access control lists are checked.
     pub acl: bool,
+    /// Whether extended attributes are neither shown nor taken.
+    pub no_xattrs: bool,
     /// Who reads files.
     pub io: FileIo,
     /// What carries its requests.
@@ -149,6 +156,11 @@ pub enum MountError {
     /// It was to be io_uring.
     #[error("cannot mount through io_uring: {0}; or mount with another transport")]
     NoRings(#[from] NoRings),
+    /// It was to have access control lists, which are extended attributes, and none of these.
+    #[error(
+        "cannot mount with acl and no-xattrs: access control lists are extended attributes; leave one of them out"
+    )]
+    NoAttributes,
     /// It was to be passthrough.
     #[error("cannot mount with passthrough: {0}")]
     NoPassthrough(&'static str),
@@ -331,6 +343,9 @@ impl Mounts {
         // Of a read-only mount the kernel does not doubt access times.
         if let Some(notices) = self.notices.clone().filter(|_| !options.read_only) {
             dispatch = dispatch.with_notices(notices, mounted.notifier());
+        }
+        if options.no_xattrs {
+            dispatch = dispatch.without_xattrs();
         }
         let failed = |source| MountError::Failed { dir: dir.to_owned(), source };
         if passthrough {
@@ -523,6 +538,7 @@ impl Mounted {
             read_only: self.options.read_only,
             allow_other: self.options.allow_other,
             acl: self.options.acl,
+            no_xattrs: self.options.no_xattrs,
             io: self.options.io,
             transport: self.transport,
             transport_note: self.transport_note.clone(),

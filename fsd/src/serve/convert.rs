@@ -67,6 +67,7 @@ pub(super) fn mount_info(mount: &MountInfo) -> v1::MountInfo {
         read_only: mount.read_only,
         allow_other: mount.allow_other,
         acl: mount.acl,
+        no_xattrs: mount.no_xattrs,
         io: file_io(mount.io).into(),
         transport: transport(mount.transport).into(),
         transport_note: mount.transport_note.as_deref().unwrap_or_default().to_owned(),

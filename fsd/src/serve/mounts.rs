@@ -24,10 +24,10 @@ impl Host {
         let transport = v1::Transport::try_from(request.transport)
             .map_err(|_| unknown("transport", request.transport))?;
         let io = v1::FileIo::try_from(request.io).map_err(|_| unknown("io", request.io))?;
-        let v1::MountRequest { session, dir, read_only, allow_other, acl, .. } = request;
+        let v1::MountRequest { session, dir, read_only, allow_other, acl, no_xattrs, .. } = request;
         let dir = host_path(&dir)?;
         let (transport, io) = (transport_choice(transport), file_io_choice(io));
-        let options = MountOptions { read_only, allow_other, acl, transport, io };
+        let options = MountOptions { read_only, allow_other, acl, no_xattrs, transport, io };
         let _mounting = self.mounting.lock();
         // Looked up under the lock: nobody discards it in between.
         let session = self.session(&session)?;

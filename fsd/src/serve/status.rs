@@ -105,6 +105,7 @@ fn mount_code(error: &MountError) -> Code {
         | MountError::InsideState(_)
         | MountError::NoRings(_)
         | MountError::NoPassthrough(_) => Code::FailedPrecondition,
+        MountError::NoAttributes => Code::InvalidArgument,
         MountError::Denied { .. } => Code::PermissionDenied,
         MountError::Failed { source, .. } => match source.kind() {
             io::ErrorKind::PermissionDenied => Code::PermissionDenied,

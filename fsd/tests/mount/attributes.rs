@@ -3,6 +3,8 @@
 use std::{collections::BTreeMap, fs, os::unix::fs::symlink, path::Path};
 
 use nix::unistd::geteuid;
+use proto::v1::MountRequest;
+use tonic::Code;
 
 use crate::daemon::Daemon;
 
@@ -63,4 +65,36 @@ fn attributes_have_namespaces_and_bounds() {
     daemon.check_everywhere(&session, &dir, check);
     expected.keys().for_each(|name| xattr::remove(&file, name).expect("removexattr"));
     assert_eq!(attributes(&file), BTreeMap::new());
+}
+
+#[test]
+fn a_mount_without_attributes_hides_them_and_keeps_them() {
+    let Some(daemon) = Daemon::start() else { return };
+    let (session, dir) = daemon.mounted("", "mnt");
+    let file = dir.join("file");
+    fs::write(&file, b"content").expect("write");
+    xattr::set(&file, "user.kept", b"value").expect("setxattr");
+    daemon.unmount_unused(&dir);
+
+    let without = MountRequest { no_xattrs: true, ..Default::default() };
+    let both = MountRequest { acl: true, ..without.clone() };
+    let refused = daemon.mount_with(&session, &dir, both).expect_err("they do not go together");
+    assert_eq!(refused.code(), Code::InvalidArgument, "{refused:?}");
+    daemon.mount_with(&session, &dir, without).expect("mount");
+    assert!(daemon.show(&session).mounts[0].no_xattrs);
+    let asked = |op| daemon.stats().fuse_requests.get(op).copied().unwrap_or(0);
+    assert_eq!(errno(xattr::get(&file, "user.kept").map(drop)), Some(libc::EOPNOTSUPP));
+    assert_eq!(errno(xattr::set(&file, "user.new", b"")), Some(libc::EOPNOTSUPP));
+    assert_eq!(errno(xattr::remove(&file, "user.kept")), Some(libc::EOPNOTSUPP));
+    let ops = ["getxattr", "setxattr", "removexattr"];
+    let before = ops.map(asked);
+    for n in 0..10 {
+        fs::write(dir.join(n.to_string()), b"x").expect("write");
+        assert!(xattr::set(&file, "user.new", b"").is_err() && xattr::remove(&file, "user.kept").is_err());
+    }
+    assert_eq!(ops.map(asked), before, "the kernel was told once");
+
+    daemon.remount(&session, &dir);
+    assert_eq!(xattr::get(&file, "user.kept").expect("getxattr"), Some(b"value".to_vec()));
+    assert_eq!(xattr::get(&file, "user.new").expect("getxattr"), None);
 }
