@@ -37,9 +37,20 @@ impl Aether {
         let daemon = Daemon::create(&dir.join("daemon"), mode.options)?;
         let snapshot = daemon.import(tree)?;
         let (session, _) = daemon.create_session(&snapshot)?;
-        let mut side = Aether { mode, daemon, session, dir: dir.to_owned(), root: dir.join("root") };
-        side.mount()?;
+        let side = Aether { mode, daemon, session, dir: dir.to_owned(), root: dir.join("root") };
+        side.mount_with(&[])?;
         Ok(side)
+    }
+
+    fn mount_with(&self, more: &[&str]) -> Result<()> {
+        let options = [self.mode.options, more].concat();
+        let transport = self.daemon.mount(&self.session, &self.root, &options)?;
+        match self.mode.options {
+            ["--transport", wanted] if !same_transport(wanted, &transport) => {
+                Err(format!("the daemon mounted through {transport} instead").into())
+            }
+            _ => Ok(()),
+        }
     }
 
     fn forks_dir(&self) -> PathBuf {
@@ -57,13 +68,11 @@ impl Side for Aether {
     }
 
     fn mount(&mut self) -> Result<()> {
-        let transport = self.daemon.mount(&self.session, &self.root, self.mode.options)?;
-        match self.mode.options {
-            ["--transport", wanted] if !same_transport(wanted, &transport) => {
-                Err(format!("the daemon mounted through {transport} instead").into())
-            }
-            _ => Ok(()),
-        }
+        self.mount_with(&[])
+    }
+
+    fn mount_without_xattrs(&mut self) -> Result<()> {
+        self.mount_with(&["--no-xattrs"])
     }
 
     fn unmount(&mut self) -> Result<()> {

@@ -28,6 +28,11 @@ pub(crate) trait Side {
 
     fn mount(&mut self) -> Result<()>;
 
+    /// As a file system without extended attributes, where it can be had so.
+    fn mount_without_xattrs(&mut self) -> Result<()> {
+        self.mount()
+    }
+
     /// What was written stays.
     fn unmount(&mut self) -> Result<()>;
 

@@ -34,6 +34,9 @@ const MAPPED: Job = Job { what: "read a memory map", rw: "read", engine: "mmap",
 const MAPPED_RANDOM: Job =
     Job { what: "read a memory map at random", rw: "randread", engine: "mmap", block: "4k" };
 
+/// The part of the file that is read at random: each of its blocks may be a trip to the disk.
+const RANDOM_PART: u32 = 16;
+
 /// Random bytes, which no store keeps smaller than they are.
 fn prepare(turn: &mut Turn<'_>) -> Result<()> {
     begin_scratch(turn)?;
@@ -74,16 +77,18 @@ fn data(turn: &Turn<'_>) -> PathBuf {
 }
 
 fn read(turn: &mut Turn<'_>, job: &Job, state: &str) -> Result<()> {
-    let (path, mib) = (data(turn), turn.scale().read_mib);
-    turn.measure(&format!("{} of {mib} MiB, {state}", job.what), |_| fio(job, &path, mib))
+    let (path, file_mib) = (data(turn), turn.scale().read_mib);
+    let mib = if job.rw == "randread" { file_mib / RANDOM_PART } else { file_mib };
+    turn.measure(&format!("{} of {mib} MiB, {state}", job.what), |_| fio(job, &path, file_mib, mib))
 }
 
-/// Returns what reading the file once took, in seconds.
-fn fio(job: &Job, path: &Path, mib: u32) -> Result<f64> {
+/// Returns what reading so much of the file took, in seconds.
+fn fio(job: &Job, path: &Path, file_mib: u32, mib: u32) -> Result<f64> {
     let mut fio = Command::new("fio");
     fio.args(["--name=bench", "--output-format=json", "--readonly", "--invalidate=0", "--thread"]);
     fio.arg(format!("--rw={}", job.rw)).arg(format!("--ioengine={}", job.engine));
-    fio.arg(format!("--bs={}", job.block)).arg(format!("--size={mib}m")).arg("--filename").arg(path);
+    fio.arg(format!("--bs={}", job.block)).arg(format!("--size={file_mib}m"));
+    fio.arg(format!("--io_size={mib}m")).arg("--filename").arg(path);
     let answer: Value = serde_json::from_str(&shell::run(&mut fio)?)?;
     let read = &answer["jobs"][0]["read"];
     let number = |name: &str| read[name].as_f64().ok_or_else(|| format!("fio does not say {name}"));

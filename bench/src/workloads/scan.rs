@@ -33,12 +33,14 @@ fn new_find(turn: &mut Turn<'_>) -> Result<()> {
     turn.time("`find -size`, warm", find)
 }
 
-/// Three passes: a daemon may go on learning in the second, and the kernel asks for attributes again after a first read.
+/// Four passes: a daemon may go on learning in the second, and the kernel asks for attributes again after a first read, and for
+/// those of directories after it listed them again.
 fn new_grep(turn: &mut Turn<'_>) -> Result<()> {
     turn.side.renew()?;
     turn.time("`grep -r`, new mount", grep)?;
     turn.time("`grep -r`, new mount, second pass", grep)?;
-    turn.time("`grep -r`, warm", grep)
+    turn.time("`grep -r`, new mount, third pass", grep)?;
+    turn.time("`grep -r`, new mount, fourth pass", grep)
 }
 
 pub(super) fn find(dir: &Path) -> Result<()> {

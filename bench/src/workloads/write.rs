@@ -15,17 +15,30 @@ const MIB: usize = 1 << 20;
 pub(crate) const WORKLOAD: Workload = Workload {
     group: Group::Write,
     prepare: begin_scratch,
-    steps: &[untar, copy, remove, small, large],
+    steps: &[untar, copy, remove, untar_without_xattrs, small, large],
     finish: end_scratch,
 };
 
 fn untar(turn: &mut Turn<'_>) -> Result<()> {
+    unpack(turn, &format!("untar {} files", turn.scale().unpacked_files))
+}
+
+/// The other sides do once more what they did.
+fn untar_without_xattrs(turn: &mut Turn<'_>) -> Result<()> {
+    turn.side.unmount()?;
+    turn.side.mount_without_xattrs()?;
+    unpack(turn, "untar them, mounted with --no-xattrs")?;
+    turn.side.unmount()?;
+    turn.side.mount()?;
+    shell::remove(&turn.scratch().join("unpacked"))
+}
+
+fn unpack(turn: &mut Turn<'_>, work: &str) -> Result<()> {
     let target = turn.scratch().join("unpacked");
     std::fs::create_dir(&target)?;
     let mut tar = Command::new("tar");
     tar.arg("-xf").arg(&turn.stage.archive).arg("-C").arg(target);
-    let work = format!("untar {} files", turn.scale().unpacked_files);
-    turn.time(&work, |_| shell::run(&mut tar).map(drop))
+    turn.time(work, |_| shell::run(&mut tar).map(drop))
 }
 
 fn copy(turn: &mut Turn<'_>) -> Result<()> {
