@@ -9,8 +9,6 @@ use std::{
 use crate::{Result, machine, shell};
 
 const PAGE_BYTES: usize = 4096;
-/// More than the page cache of a mount that is read whole.
-const TOUCHED_BYTES_MAX: u64 = 3 << 30;
 
 /// Drops the page cache, directory entries and inodes. Of dirty pages it drops none: they are written out first.
 pub(crate) fn drop_caches() -> Result<()> {
@@ -18,11 +16,11 @@ pub(crate) fn drop_caches() -> Result<()> {
     Ok(fs::write("/proc/sys/vm/drop_caches", "3")?)
 }
 
-/// Has free memory be there. A hypervisor takes back what its guest freed, and whoever touches such a page first waits for it, 10 to
+/// Has free memory be there, so much or half of it. A hypervisor takes back what its guest freed, and whoever touches such a page first waits for it, 10 to
 /// 15 us: so does who fills the page cache of a new mount, or writes files. Whose tree is in memory touches none
 /// (docs/decisions/0018).
-pub(crate) fn touch_memory() {
-    let bytes = TOUCHED_BYTES_MAX.min(machine::memory_bytes("MemFree") / 2);
+pub(crate) fn touch_memory(bytes_max: u64) {
+    let bytes = bytes_max.min(machine::memory_bytes("MemFree") / 2);
     let mut memory = vec![0_u8; bytes as usize];
     memory.chunks_mut(PAGE_BYTES).for_each(|page| page[0] = 1);
     black_box(memory);

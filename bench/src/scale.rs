@@ -5,6 +5,8 @@ pub(crate) struct Scale {
     /// Of the tree; more are left out.
     pub(crate) tree_files_max: Option<u32>,
     pub(crate) volume_bytes_min: u64,
+    /// Of free memory, before each turn: more than the page cache of a mount that is read whole.
+    pub(crate) touched_bytes_max: u64,
     /// Untarred, copied, removed: as many as a small project has.
     pub(crate) unpacked_files: u32,
     pub(crate) small_writes_mib: u32,
@@ -30,6 +32,7 @@ impl Scale {
         tree_files_max: None,
         // A million small files need the inodes of this size.
         volume_bytes_min: 32 << 30,
+        touched_bytes_max: 3 << 30,
         unpacked_files: 11_000,
         small_writes_mib: 100,
         large_writes_mib: 512,
@@ -47,6 +50,7 @@ impl Scale {
     pub(crate) const QUICK: Scale = Scale {
         tree_files_max: Some(3000),
         volume_bytes_min: 8 << 30,
+        touched_bytes_max: 0,
         unpacked_files: 1000,
         small_writes_mib: 8,
         large_writes_mib: 64,

@@ -94,7 +94,7 @@ impl Workload {
     ) -> Result<()> {
         stop::check()?;
         shell::settle()?;
-        kernel::touch_memory();
+        kernel::touch_memory(stage.scale.touched_bytes_max);
         let context = format!("{}, {}", self.group.name(), side.name());
         let mut turn = Turn { side, stage, round, group: self.group, samples };
         step(&mut turn).map_err(|e| format!("{context}: {e}").into())

@@ -16,6 +16,7 @@ use crate::{
     kernel,
     process::Process,
     samples::{Requests, Usage},
+    scale::Scale,
     shell,
 };
 
@@ -73,20 +74,20 @@ pub(crate) trait Side {
 
 impl dyn Side + '_ {
     /// No cache anywhere.
-    pub(crate) fn cold(&mut self) -> Result<()> {
+    pub(crate) fn cold(&mut self, scale: &Scale) -> Result<()> {
         self.unmount()?;
         self.restart()?;
         kernel::drop_caches()?;
-        kernel::touch_memory();
+        kernel::touch_memory(scale.touched_bytes_max);
         self.mount()
     }
 
     /// A new mount, of which the kernel knows nothing, over bytes that are in the page cache.
-    pub(crate) fn renew(&mut self) -> Result<()> {
+    pub(crate) fn renew(&mut self, scale: &Scale) -> Result<()> {
         self.unmount()?;
         let backing = self.backing();
         shell::read_all(&backing.iter().map(PathBuf::as_path).collect::<Vec<_>>())?;
-        kernel::touch_memory();
+        kernel::touch_memory(scale.touched_bytes_max);
         self.mount()
     }
 

@@ -18,12 +18,12 @@ pub(crate) const WORKLOAD: Workload = Workload {
 };
 
 fn cold_status(turn: &mut Turn<'_>) -> Result<()> {
-    turn.side.cold()?;
+    turn.side.cold(turn.stage.scale)?;
     turn.time("`git status`, no cache", status)
 }
 
 fn new_status(turn: &mut Turn<'_>) -> Result<()> {
-    turn.side.renew()?;
+    turn.side.renew(turn.stage.scale)?;
     turn.time("`git status`, new mount", status)?;
     status(&turn.root())?;
     turn.time("`git status`, warm", status)

@@ -16,7 +16,7 @@ fn resident(turn: &mut Turn<'_>) -> Result<()> {
     if turn.side.server().is_none() {
         return Ok(());
     }
-    turn.side.cold()?;
+    turn.side.cold(turn.stage.scale)?;
     put(turn, "resident, just mounted", |process| process.rss_bytes)?;
     find(&turn.root())?;
     put(turn, "resident after `find -size`", |process| process.rss_bytes)?;

@@ -50,15 +50,15 @@ fn prepare(turn: &mut Turn<'_>) -> Result<()> {
 }
 
 fn cold(turn: &mut Turn<'_>) -> Result<()> {
-    turn.side.cold()?;
+    turn.side.cold(turn.stage.scale)?;
     read(turn, &SEQUENTIAL, "no cache")?;
-    turn.side.cold()?;
+    turn.side.cold(turn.stage.scale)?;
     read(turn, &RANDOM, "no cache")
 }
 
 fn new(turn: &mut Turn<'_>) -> Result<()> {
     for job in [&SEQUENTIAL, &RANDOM, &MAPPED] {
-        turn.side.renew()?;
+        turn.side.renew(turn.stage.scale)?;
         read(turn, job, "new mount")?;
     }
     Ok(())

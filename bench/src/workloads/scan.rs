@@ -17,17 +17,17 @@ pub(crate) const WORKLOAD: Workload = Workload {
 };
 
 fn cold_find(turn: &mut Turn<'_>) -> Result<()> {
-    turn.side.cold()?;
+    turn.side.cold(turn.stage.scale)?;
     turn.time("`find -size`, no cache", find)
 }
 
 fn cold_grep(turn: &mut Turn<'_>) -> Result<()> {
-    turn.side.cold()?;
+    turn.side.cold(turn.stage.scale)?;
     turn.time("`grep -r`, no cache", grep)
 }
 
 fn new_find(turn: &mut Turn<'_>) -> Result<()> {
-    turn.side.renew()?;
+    turn.side.renew(turn.stage.scale)?;
     turn.time("`find -size`, new mount", find)?;
     find(&turn.root())?;
     turn.time("`find -size`, warm", find)
@@ -36,7 +36,7 @@ fn new_find(turn: &mut Turn<'_>) -> Result<()> {
 /// Four passes: a daemon may go on learning in the second, and the kernel asks for attributes again after a first read, and for
 /// those of directories after it listed them again.
 fn new_grep(turn: &mut Turn<'_>) -> Result<()> {
-    turn.side.renew()?;
+    turn.side.renew(turn.stage.scale)?;
     turn.time("`grep -r`, new mount", grep)?;
     turn.time("`grep -r`, new mount, second pass", grep)?;
     turn.time("`grep -r`, new mount, third pass", grep)?;
