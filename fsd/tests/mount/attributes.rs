@@ -74,6 +74,13 @@ fn a_mount_without_attributes_hides_them_and_keeps_them() {
     let file = dir.join("file");
     fs::write(&file, b"content").expect("write");
     xattr::set(&file, "user.kept", b"value").expect("setxattr");
+    let capable = dir.join("capable");
+    fs::write(&capable, b"content").expect("write");
+    if geteuid().is_root() {
+        // cap_net_raw=ep, in the form of linux/capability.h.
+        let capability = [1, 0, 0, 2, 0, 0x20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        xattr::set(&capable, "security.capability", &capability).expect("setxattr");
+    }
     daemon.unmount_unused(&dir);
 
     let without = MountRequest { no_xattrs: true, ..Default::default() };
@@ -86,15 +93,19 @@ fn a_mount_without_attributes_hides_them_and_keeps_them() {
     assert_eq!(errno(xattr::get(&file, "user.kept").map(drop)), Some(libc::EOPNOTSUPP));
     assert_eq!(errno(xattr::set(&file, "user.new", b"")), Some(libc::EOPNOTSUPP));
     assert_eq!(errno(xattr::remove(&file, "user.kept")), Some(libc::EOPNOTSUPP));
-    let ops = ["getxattr", "setxattr", "removexattr"];
+    assert_eq!(errno(xattr::list(&file).map(drop)), Some(libc::EOPNOTSUPP));
+    fs::write(&capable, b"changed").expect("write");
+    let ops = ["getxattr", "setxattr", "listxattr", "removexattr"];
     let before = ops.map(asked);
     for n in 0..10 {
         fs::write(dir.join(n.to_string()), b"x").expect("write");
         assert!(xattr::set(&file, "user.new", b"").is_err() && xattr::remove(&file, "user.kept").is_err());
+        assert!(xattr::list(&file).is_err());
     }
     assert_eq!(ops.map(asked), before, "the kernel was told once");
 
     daemon.remount(&session, &dir);
     assert_eq!(xattr::get(&file, "user.kept").expect("getxattr"), Some(b"value".to_vec()));
     assert_eq!(xattr::get(&file, "user.new").expect("getxattr"), None);
+    assert_eq!(xattr::get(&capable, "security.capability").expect("getxattr"), None, "it was written to");
 }

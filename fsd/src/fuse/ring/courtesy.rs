@@ -6,10 +6,12 @@
 //!
 //! But on a CPU that others want, such a thread waits for tens of milliseconds, and everybody with it. So the threads have it only
 //! while they are busy, and a guard looks every [`TICK`] whether one of them waits for its CPU: then it is [`Policy::Fair`] for a while.
-//! That bounds the wait to three ticks.
+//! The guard allocates nothing, opens nothing and takes no lock: it never waits for whom it guards.
 
 use std::{
-    fs, io,
+    fs::File,
+    io,
+    os::unix::fs::FileExt,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU32, Ordering},
@@ -19,16 +21,27 @@ use std::{
     time::Duration,
 };
 
-use nix::unistd::Pid;
+use crossbeam::utils::CachePadded;
+use nix::{
+    errno::Errno,
+    unistd::{Pid, gettid},
+};
 
-use crate::sys_sched::{Policy, set_policy};
+use crate::sys_sched::{Policy, policy, set_policy};
 
 const TICK: Duration = Duration::from_millis(2);
-/// Turns of all threads within a tick that are worth it. Fewer are large requests, whose clients win by another CPU.
+/// Turns within a tick, of each thread that did any, that are worth it. Fewer are large requests, whose clients win by another CPU.
 const BUSY_TURNS: u32 = 8;
-/// After so many ticks without a turn a thread is `Fair` again, and with all of them the guard sleeps. Many, because clients come
-/// back to a CPU: the guard's own wake-ups are enough for the scheduler to move them.
+/// After so many ticks that were not worth it all threads are `Fair`, and the guard sleeps.
+const DULL_TICKS: u32 = 10;
+/// After so many ticks without a turn of its own a thread is `Fair`. Many, because clients come back to a CPU: the guard's own
+/// wake-ups are enough for the scheduler to move them.
 const QUIET_TICKS: u32 = 50;
+/// What a tick in which a thread seems to wait counts, one in which it does not takes away, and it takes to believe it. Once may
+/// be a thread that has just begun; others may let go of the CPU every other tick.
+const WAIT: u32 = 2;
+const NO_WAIT: u32 = 1;
+const WAITS_MAX: u32 = 4;
 /// How long a thread that had to wait stays `Fair`: twice as long each time, until it has been `Idle` for `CALM_TICKS` without a wait.
 const FAIR_TICKS_MIN: u32 = 10;
 const FAIR_TICKS_MAX: u32 = 640;
@@ -44,20 +57,22 @@ pub(super) struct Post {
 
 #[derive(Clone)]
 struct Bell {
-    is_awake: Arc<AtomicBool>,
+    is_awake: Arc<CachePadded<AtomicBool>>,
     wake: SyncSender<()>,
 }
 
 /// Of a thread: what the guard sees of it.
 pub(super) struct Pulse {
-    turns: Arc<AtomicU32>,
+    turns: Arc<CachePadded<AtomicU32>>,
     bell: Bell,
 }
 
 /// A thread, as the guard knows it.
 pub(super) struct Watched {
     thread: Pid,
-    turns: Arc<AtomicU32>,
+    /// proc_pid_stat(5) of the thread.
+    stat: File,
+    turns: Arc<CachePadded<AtomicU32>>,
     counted: u32,
     done: u32,
     watch: Watch,
@@ -74,42 +89,67 @@ impl Post {
         Pulse { turns: Arc::default(), bell: self.bell.clone() }
     }
 
-    /// Starts the guard of these threads. It ends when the last [`Pulse`] is gone. Error: the system has no thread.
-    pub fn guard(self, mut watched: Vec<Watched>) -> io::Result<()> {
+    /// Starts the guard of these threads, which ends when the last [`Pulse`] is gone. Where it cannot be had, they keep the policy
+    /// that they have: slower, not wrong.
+    pub fn guard(self, mut watched: Vec<Watched>) {
         let Post { waiting, bell: Bell { is_awake, wake } } = self;
         drop(wake);
+        // Until it listens nobody rings.
+        is_awake.store(true, Ordering::Relaxed);
         let body = move || {
             if let Err(error) = try_policies() {
-                // `is_awake` stays: nobody rings.
-                is_awake.store(true, Ordering::Relaxed);
-                tracing::debug!(%error, "rings keep the policy that they have");
-                return;
+                return tracing::info!(%error, "rings cannot make way for their clients: small requests take longer");
             }
+            is_awake.store(false, Ordering::Relaxed);
             while waiting.recv().is_ok() {
-                while watched.iter().any(|one| !one.watch.is_quiet()) {
-                    thread::sleep(TICK);
-                    let turns = watched.iter_mut().map(Watched::count).sum::<u32>();
-                    watched.iter_mut().for_each(|one| one.tick(turns >= BUSY_TURNS));
-                }
-                watched.iter_mut().for_each(|one| one.watch.wake());
+                guard_while_busy(&mut watched);
                 is_awake.store(false, Ordering::Relaxed);
             }
         };
-        thread::Builder::new().name("fuse-courtesy".into()).spawn(body).map(drop)
+        if let Err(error) = thread::Builder::new().name("fuse-courtesy".into()).spawn(body) {
+            tracing::info!(%error, "rings do not make way for their clients");
+        }
     }
 }
 
-/// On this thread, which nobody waits for. Error: who cannot come back from `Idle` must not go there.
+fn guard_while_busy(watched: &mut [Watched]) {
+    let mut dull_ticks = 0;
+    while dull_ticks < DULL_TICKS || watched.iter().any(|one| one.watch.is_idle) {
+        thread::sleep(TICK);
+        let (mut turns, mut busy) = (0, 0);
+        for one in &mut *watched {
+            let done = one.count();
+            turns += done;
+            busy += u32::from(done > 0);
+        }
+        let is_worth_it = turns >= BUSY_TURNS * busy.max(1);
+        dull_ticks = if is_worth_it { 0 } else { dull_ticks + 1 };
+        let load = match dull_ticks {
+            0 => Load::Worth,
+            ..DULL_TICKS => Load::Unclear,
+            DULL_TICKS.. => Load::Dull,
+        };
+        watched.iter_mut().for_each(|one| one.tick(load));
+    }
+}
+
+/// On this thread, which nobody waits for. Error: who cannot come back from `Idle` must not go there; or the threads have been given
+/// another policy than everybody's, and keep it.
 fn try_policies() -> io::Result<()> {
     let this = Pid::from_raw(0);
+    if policy(this)? != Some(Policy::Fair) {
+        return Err(io::Error::other("the daemon was started under another scheduling policy"));
+    }
     set_policy(this, Policy::Idle)?;
     set_policy(this, Policy::Fair)
 }
 
 impl Pulse {
-    /// The guard's side of it, of the thread with this number.
-    pub fn watched(&self, thread: Pid) -> Watched {
-        Watched { thread, turns: Arc::clone(&self.turns), counted: 0, done: 0, watch: Watch::default() }
+    /// The guard's side of it, of the calling thread. Error: there is no /proc to watch it by.
+    pub fn watched(&self) -> io::Result<Watched> {
+        let stat = File::open("/proc/thread-self/stat")?;
+        let turns = Arc::clone(&self.turns);
+        Ok(Watched { thread: gettid(), stat, turns, counted: 0, done: 0, watch: Watch::default() })
     }
 
     /// The thread has something to do.
@@ -126,7 +166,7 @@ impl Pulse {
 }
 
 impl Watched {
-    /// Returns the turns since it was called last.
+    /// Finds out how many turns it did since it was called last.
     fn count(&mut self) -> u32 {
         let turns = self.turns.load(Ordering::Relaxed);
         self.done = turns.wrapping_sub(self.counted);
@@ -134,19 +174,34 @@ impl Watched {
         self.done
     }
 
-    fn tick(&mut self, is_worth_it: bool) {
-        let is_waiting = || is_waiting_for_its_cpu(self.thread);
-        let Some(policy) = self.watch.tick(self.done, is_worth_it, is_waiting) else { return };
-        // A thread that is gone needs none.
-        let _ = set_policy(self.thread, policy);
+    fn tick(&mut self, load: Load) {
+        let Some(policy) = self.watch.tick(self.done, load, || is_waiting_for_its_cpu(&self.stat)) else {
+            return;
+        };
+        let Err(error) = set_policy(self.thread, policy) else { return };
+        // One that is gone needs none; who may not come back is tried again.
+        self.watch.is_idle = policy == Policy::Fair && error.raw_os_error() != Some(Errno::ESRCH as i32);
     }
 }
 
-/// Whether a thread that is not known to run could.
-fn is_waiting_for_its_cpu(thread: Pid) -> bool {
-    // proc_pid_stat(5): the state is behind the name, which is in brackets.
-    let stat = fs::read_to_string(format!("/proc/self/task/{thread}/stat"));
-    stat.is_ok_and(|stat| stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('R')))
+/// Whether a thread that is not known to run could. One that cannot be asked might.
+fn is_waiting_for_its_cpu(stat: &File) -> bool {
+    let mut text = [0; 64];
+    let Ok(len) = stat.read_at(&mut text, 0) else { return true };
+    // The state is behind the name, which is in brackets and, of these threads, short.
+    let state = text[..len].windows(3).find_map(|part| part.strip_prefix(b") "));
+    state != Some(b"S")
+}
+
+/// What all threads do together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Load {
+    /// Many turns.
+    Worth,
+    /// Few, but there have been many a moment ago.
+    Unclear,
+    /// Few.
+    Dull,
 }
 
 /// What is decided about one thread, tick by tick.
@@ -154,7 +209,7 @@ fn is_waiting_for_its_cpu(thread: Pid) -> bool {
 struct Watch {
     is_idle: bool,
     quiet_ticks: u32,
-    /// As `Idle`: without a wait, and in which it seemed to wait, one after the other.
+    /// As `Idle`: ticks without a wait, and what speaks for one.
     calm_ticks: u32,
     waits: u32,
     /// Ticks to go as `Fair`, and how many it was given the last time.
@@ -163,38 +218,29 @@ struct Watch {
 }
 
 impl Watch {
-    /// With the turns it did since the last tick, and whether all of them together are worth it. Returns the policy that it is to
-    /// have from now on, if that is another.
-    fn tick(&mut self, done: u32, is_worth_it: bool, is_waiting: impl FnOnce() -> bool) -> Option<Policy> {
-        self.quiet_ticks = if done == 0 { self.quiet_ticks + 1 } else { 0 };
+    /// With the turns it did since the last tick. Returns the policy that it is to have from now on, if that is another.
+    fn tick(&mut self, done: u32, load: Load, is_waiting: impl FnOnce() -> bool) -> Option<Policy> {
         self.fair_ticks = self.fair_ticks.saturating_sub(1);
         if !self.is_idle {
-            self.is_idle = is_worth_it && done > 0 && self.fair_ticks == 0;
+            self.is_idle = load == Load::Worth && done > 0 && self.fair_ticks == 0;
+            (self.quiet_ticks, self.calm_ticks, self.waits) = (0, 0, 0);
             return self.is_idle.then_some(Policy::Idle);
         }
+        self.quiet_ticks = if done == 0 { self.quiet_ticks + 1 } else { 0 };
         self.calm_ticks += 1;
         if self.calm_ticks == CALM_TICKS {
             self.last_fair_ticks = 0;
         }
-        // Once may be a thread that has just begun.
-        self.waits = if done == 0 && is_waiting() { self.waits + 1 } else { 0 };
-        if self.waits == 2 {
+        let seems_to_wait = done == 0 && is_waiting();
+        self.waits = if seems_to_wait { self.waits + WAIT } else { self.waits.saturating_sub(NO_WAIT) };
+        if self.waits >= WAITS_MAX {
             self.last_fair_ticks = (2 * self.last_fair_ticks).clamp(FAIR_TICKS_MIN, FAIR_TICKS_MAX);
             self.fair_ticks = self.last_fair_ticks;
-        } else if !self.is_quiet() {
+        } else if load != Load::Dull && self.quiet_ticks < QUIET_TICKS {
             return None;
         }
-        (self.is_idle, self.calm_ticks, self.waits) = (false, 0, 0);
+        self.is_idle = false;
         Some(Policy::Fair)
-    }
-
-    fn is_quiet(&self) -> bool {
-        self.quiet_ticks >= QUIET_TICKS
-    }
-
-    /// It is looked at again after a pause.
-    fn wake(&mut self) {
-        self.quiet_ticks = 0;
     }
 }
 
@@ -204,31 +250,51 @@ mod tests {
 
     /// So many ticks of one that is always busy, or always quiet.
     fn run(watch: &mut Watch, ticks: u32, is_busy: bool, is_waiting: bool) -> Vec<(u32, Policy)> {
-        let tick = |nth| Some((nth, watch.tick(is_busy.into(), is_busy, || is_waiting)?));
+        let tick = |nth| Some((nth, watch.tick(is_busy.into(), Load::Worth, || is_waiting)?));
         (0..ticks).filter_map(tick).collect()
+    }
+
+    fn idle() -> Watch {
+        let mut watch = Watch::default();
+        assert_eq!(run(&mut watch, 1, true, true), [(0, Policy::Idle)]);
+        watch
     }
 
     #[test]
     fn a_busy_thread_makes_way_until_it_is_quiet() {
         let mut watch = Watch::default();
-        assert_eq!(watch.tick(1, false, || true), None);
-        assert_eq!(watch.tick(0, true, || true), None);
+        assert_eq!(watch.tick(1, Load::Unclear, || true), None);
+        assert_eq!(watch.tick(1, Load::Dull, || true), None);
+        assert_eq!(watch.tick(0, Load::Worth, || true), None);
         assert_eq!(run(&mut watch, 10, true, true), [(0, Policy::Idle)]);
         assert_eq!(run(&mut watch, 2 * QUIET_TICKS, false, false), [(QUIET_TICKS - 1, Policy::Fair)]);
-        assert!(watch.is_quiet());
-        watch.wake();
-        assert!(!watch.is_quiet());
         assert_eq!(run(&mut watch, 1, true, false), [(0, Policy::Idle)]);
     }
 
     #[test]
+    fn a_thread_makes_no_way_for_large_requests() {
+        let mut watch = idle();
+        assert_eq!(watch.tick(1, Load::Unclear, || false), None);
+        assert_eq!(watch.tick(1, Load::Dull, || false), Some(Policy::Fair));
+        assert_eq!(watch.tick(1, Load::Dull, || false), None);
+    }
+
+    #[test]
     fn one_that_waits_is_fair_for_longer_each_time() {
-        let mut watch = Watch::default();
-        assert_eq!(run(&mut watch, 1, true, true), [(0, Policy::Idle)]);
+        let mut watch = idle();
         for expected in [10, 20, 40, 80, 160, 320, 640, 640] {
             assert_eq!(run(&mut watch, 2, false, true), [(1, Policy::Fair)]);
             assert_eq!(run(&mut watch, expected, true, true), [(expected - 1, Policy::Idle)]);
         }
+    }
+
+    #[test]
+    fn one_that_waits_every_other_tick_is_found_and_one_that_seems_to_now_and_then_is_not() {
+        let mut watch = idle();
+        let policies: Vec<_> = (0..10).filter_map(|nth| watch.tick(nth % 2, Load::Worth, || true)).collect();
+        assert_eq!(policies[0], Policy::Fair);
+        let mut watch = idle();
+        assert!((0..1000).all(|nth| watch.tick(nth % 4, Load::Worth, || true).is_none()));
     }
 
     #[test]
@@ -241,18 +307,19 @@ mod tests {
 
     #[test]
     fn a_thread_that_sleeps_does_not_wait_for_its_cpu() {
-        let (send, numbers) = std::sync::mpsc::channel();
+        let (send, stats) = std::sync::mpsc::channel();
         let (keep, kept) = std::sync::mpsc::channel::<()>();
         let sleeper = thread::spawn(move || {
-            send.send(nix::unistd::gettid()).unwrap();
+            send.send(File::open("/proc/thread-self/stat").unwrap()).unwrap();
             let _ = kept.recv();
         });
-        let number = numbers.recv().unwrap();
-        while is_waiting_for_its_cpu(number) {
+        let stat = stats.recv().unwrap();
+        while is_waiting_for_its_cpu(&stat) {
             thread::yield_now();
         }
-        assert!(is_waiting_for_its_cpu(nix::unistd::gettid()));
+        assert!(is_waiting_for_its_cpu(&File::open("/proc/thread-self/stat").unwrap()));
         drop(keep);
         sleeper.join().unwrap();
+        assert!(is_waiting_for_its_cpu(&stat), "it is gone: nobody knows");
     }
 }

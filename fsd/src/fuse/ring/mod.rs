@@ -53,9 +53,9 @@ impl Rings {
         for cpu in cpus::possible()? {
             let (door, thread) = thread::start(cpu, blocking.clone(), post.pulse())?;
             rings.threads.push((cpu, door));
-            watched.push(thread);
+            watched.extend(thread);
         }
-        post.guard(watched)?;
+        post.guard(watched);
         Ok(rings)
     }
 

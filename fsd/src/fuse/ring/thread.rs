@@ -19,7 +19,7 @@ use nix::{
     errno::Errno,
     sched::{CpuSet, sched_setaffinity},
     sys::eventfd::{EfdFlags, EventFd},
-    unistd::{Pid, gettid},
+    unistd::Pid,
 };
 
 use super::{
@@ -74,8 +74,8 @@ impl Door {
     }
 }
 
-/// Starts the thread of a CPU, and says how it is watched. Error: the system gives it no ring.
-pub(super) fn start(cpu: Cpu, blocking: Blocking, pulse: Pulse) -> io::Result<(Door, Watched)> {
+/// Starts the thread of a CPU, and says how it is watched, if it can be. Error: the system gives it no ring.
+pub(super) fn start(cpu: Cpu, blocking: Blocking, pulse: Pulse) -> io::Result<(Door, Option<Watched>)> {
     let bell = EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?;
     let (messages, inbox) = mpsc::channel();
     let door = Door { messages, bell: Arc::new(bell) };
@@ -87,11 +87,12 @@ pub(super) fn start(cpu: Cpu, blocking: Blocking, pulse: Pulse) -> io::Result<(D
             Ok(ring) => ring,
             Err(error) => return drop(ready.send(Err(error))),
         };
-        let _ = ready.send(Ok(pulse.watched(gettid())));
-        pin(cpu);
-        if let Err(error) = keep_io_priority() {
-            tracing::debug!(cpu = cpu.number, %error, "a ring's thread has no priority of its own for the disk");
-        }
+        // Who is not on its own CPU has no client there to make way for.
+        let watched = pin(cpu).and_then(|()| keep_io_priority()).and_then(|()| pulse.watched());
+        let watched = watched.map_err(|error| {
+            tracing::debug!(cpu = cpu.number, %error, "a ring's thread is not on its own CPU, or cannot be watched there");
+        });
+        let _ = ready.send(Ok(watched.ok()));
         let mut thread = Thread::new(ring, cpu.number, (own_door, inbox), blocking, pulse);
         if let Err(error) = thread.run() {
             tracing::error!(cpu = cpu.number, %error, "a ring failed: its mounts end, because nobody would answer this CPU");
@@ -118,13 +119,11 @@ fn make_ring() -> io::Result<Ring> {
         .build(SUBMISSIONS)
 }
 
-/// A CPU that is not there, or not for this process, cannot be had: its queue is then served from elsewhere.
-fn pin(cpu: Cpu) {
+/// Error: a CPU that is not there, or not for this process, cannot be had; its queue is then served from elsewhere.
+fn pin(cpu: Cpu) -> io::Result<()> {
     let mut set = CpuSet::new();
-    let pinned = set.set(cpu.number.into()).and_then(|()| sched_setaffinity(Pid::from_raw(0), &set));
-    if let Err(error) = pinned {
-        tracing::debug!(cpu = cpu.number, %error, "a ring's thread is not on its own CPU");
-    }
+    set.set(cpu.number.into())?;
+    Ok(sched_setaffinity(Pid::from_raw(0), &set)?)
 }
 
 /// Interrupted, or told to take completions first, it is only tried again.
