@@ -11,12 +11,12 @@ use std::{
 use clap::{Parser, ValueEnum};
 use serde::Deserialize;
 
-use crate::fuse::TransportChoice;
+use crate::fuse::{Task, TransportChoice};
 
 const SOCKET_NAME: &str = "aetherfsd.sock";
 const AFTER_HELP: &str = "\
 Each setting is the argument, else the environment variable, else the line of the configuration file, else the default. \
-The file is TOML: `state`, `socket`, `mount` (a list), `transport`, `log_format`, `log_level`; without --config it is \
+The file is TOML: `state`, `socket`, `mount` (a list), `transport`, `read_ahead`, `log_format`, `log_level`; without --config it is \
 /etc/aetherfs/aetherfsd.toml for root and $XDG_CONFIG_HOME/aetherfs/aetherfsd.toml for anybody else, if it is there.
 
 Signals: SIGTERM and SIGINT unmount everything and end the daemon. Whatever else ends it loses nothing acknowledged.
@@ -49,6 +49,9 @@ pub struct Args {
     /// What carries the requests of mounts that do not say [env: AETHERFS_TRANSPORT] [default: auto]
     #[arg(long, value_name = "TRANSPORT")]
     pub transport: Option<TransportChoice>,
+    /// Read nothing ahead of programs that scan a tree
+    #[arg(long)]
+    pub no_read_ahead: bool,
     /// A configuration file instead of the default one
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
@@ -68,6 +71,30 @@ pub struct Args {
     /// With --check: mend the index, move what is intact out of damaged packs, and set those aside as *.lost
     #[arg(long, requires = "check")]
     pub repair: bool,
+    /// What a daemon starts its readers with
+    #[command(flatten)]
+    pub reader: ReaderArgs,
+}
+
+/// For a process that reads a mount ahead of a scan. Not for people.
+#[derive(Debug, Default, clap::Args)]
+pub struct ReaderArgs {
+    /// The mount point.
+    #[arg(long, hide = true, requires = "device", requires = "from")]
+    pub read_ahead_in: Option<PathBuf>,
+    /// Its device number.
+    #[arg(long, hide = true)]
+    pub device: Option<String>,
+    /// The directory that the scan is in.
+    #[arg(long, hide = true, value_parser = clap::value_parser!(PathBuf))]
+    pub from: Option<PathBuf>,
+}
+
+impl ReaderArgs {
+    /// What it is to read, if that is what this process is for.
+    pub fn task(self) -> Option<Task> {
+        Some(Task { mount: self.read_ahead_in?, device: self.device?, from: self.from? })
+    }
 }
 
 /// How log lines look.
@@ -101,6 +128,8 @@ pub struct Config {
     pub mounts: Vec<StartMount>,
     /// What carries the requests of mounts that do not say.
     pub transport: TransportChoice,
+    /// Read ahead of programs that scan a tree.
+    pub read_ahead: bool,
     /// How to log.
     pub log_format: LogFormat,
     /// What to log.
@@ -122,6 +151,7 @@ struct ConfigFile {
     #[serde(default)]
     mount: Vec<String>,
     transport: Option<TransportChoice>,
+    read_ahead: Option<bool>,
     log_format: Option<LogFormat>,
     log_level: Option<String>,
 }
@@ -236,6 +266,7 @@ impl Config {
             socket: absolute(&socket)?,
             mounts: mounts.iter().map(|text| parse_mount(text)).collect::<Result<_, _>>()?,
             transport: args.transport.or(transport).or(file.transport).unwrap_or_default(),
+            read_ahead: !args.no_read_ahead && file.read_ahead.unwrap_or(true),
             log_format: args.log_format.or(file.log_format).unwrap_or_default(),
             log_level: log_level.or(file.log_level).unwrap_or_else(|| "info".to_owned()),
             accept_loss: args.accept_loss,

@@ -12,7 +12,7 @@ use cas::{Store, disk::Disk, sys::SysDisk};
 
 use crate::{
     config::{Config, StartMount},
-    fuse::{MountError, MountOptions, Mounts},
+    fuse::{MountError, MountOptions, Mounts, Readers},
     host::{SystemClock, SystemEntropy, boot, raise_open_files},
     serve::{Server, Service, SocketError, listen},
     session::{self, Engine, Limits, Parts},
@@ -87,7 +87,9 @@ pub fn run(config: &Config) -> Result<(), DaemonError> {
     }
     let state = StateDir::open(&config.state)?;
     let engine = open_engine(&state, config.accept_loss)?;
-    let mounts = Mounts::new(state.path(), config.transport);
+    // Gone from where it was (an update): no matter, the kernel still knows it.
+    let readers = config.read_ahead.then(|| Readers::new("/proc/self/exe".into()));
+    let mounts = Mounts::new(state.path(), config.transport, readers);
     for dir in mounts.clean_up() {
         tracing::info!(dir = %dir.display(), "unmounted what a dead daemon had left");
     }

@@ -2,18 +2,27 @@
 
 #![forbid(unsafe_code)]
 
-use std::process::ExitCode;
+use std::{io, mem, process::ExitCode};
 
 use clap::Parser;
 use fsd::{
     config::{Args, Config, Surroundings},
-    daemon, logs, offline,
+    daemon,
+    fuse::read_ahead,
+    logs, offline,
 };
 
 fn main() -> ExitCode {
     let around =
         Surroundings { variable: &|name| std::env::var_os(name), is_root: nix::unistd::geteuid().is_root() };
-    let config = match Config::resolve(Args::parse(), &around) {
+    let mut args = Args::parse();
+    if let Some(task) = mem::take(&mut args.reader).task() {
+        return match read_ahead(&task, io::stdin(), io::stdout()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => refuse(&error, 2),
+        };
+    }
+    let config = match Config::resolve(args, &around) {
         Ok(config) => config,
         Err(error) => return refuse(&error, 2),
     };

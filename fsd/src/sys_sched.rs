@@ -54,7 +54,7 @@ pub(crate) fn keep_io_priority() -> io::Result<()> {
     }
     // SAFETY: as above. It cannot fail for the calling thread, so -1 is a nice value.
     let nice = unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) };
-    let priority = CLASS_BEST_EFFORT << CLASS_SHIFT | (nice + 20) / 5;
+    let priority = (CLASS_BEST_EFFORT << CLASS_SHIFT) | ((nice + 20) / 5);
     // SAFETY: as above.
     let outcome = unsafe { libc::syscall(libc::SYS_ioprio_set, WHO_PROCESS, 0, priority) };
     Ok(Errno::result(outcome).map(drop)?)

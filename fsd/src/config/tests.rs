@@ -32,6 +32,7 @@ fn defaults_are_where_aetherctl_looks() {
         ("/var/lib/aetherfs".into(), "/run/aetherfs/aetherfsd.sock".into())
     );
     assert_eq!((root.log_level.as_str(), root.log_format), ("info", LogFormat::Text));
+    assert!(root.read_ahead);
 
     let none = "/no/such/dir";
     let user = [("HOME", "/home/u"), ("XDG_CONFIG_HOME", none), ("XDG_RUNTIME_DIR", "/run/user/7")];
@@ -91,4 +92,20 @@ fn a_file_that_is_wrong_is_named_with_line_and_key() {
     assert!(matches!(resolve(&["--config", &path], &[], true), Err(ConfigError::Malformed { .. })));
     let missing = resolve(&["--config", "/no/such/file"], &[], true).unwrap_err();
     assert!(matches!(missing, ConfigError::Unreadable { .. }));
+}
+
+#[test]
+fn reading_ahead_can_be_switched_off() {
+    let (_dir, path) = config_file("read_ahead = false\n");
+    assert!(!resolve(&["--config", &path], &[], true).unwrap().read_ahead);
+    assert!(!resolve(&["--config", "/dev/null", "--no-read-ahead"], &[], true).unwrap().read_ahead);
+}
+
+#[test]
+fn a_reader_is_told_all_or_nothing() {
+    let parse = |args: &[&str]| Args::try_parse_from([&["aetherfsd"], args].concat());
+    let task = parse(&["--read-ahead-in", "/mnt", "--device", "0:5", "--from", "."]).unwrap().reader.task();
+    assert_eq!(task.unwrap().from, Path::new("."));
+    assert!(parse(&["--read-ahead-in", "/mnt"]).is_err());
+    assert!(parse(&[]).unwrap().reader.task().is_none());
 }

@@ -89,7 +89,7 @@ macro_rules! wire {
 wire! {
     /// In front of every request.
     InHeader 40 {
-        len: u32, opcode: u32, unique: u64, nodeid: u64, uid: u32, gid: u32, _pid: u32, ext_words: u16, _padding: u16,
+        len: u32, opcode: u32, unique: u64, nodeid: u64, uid: u32, gid: u32, pid: u32, ext_words: u16, _padding: u16,
     }
     /// In front of every reply; `error` is 0 or a negative errno.
     OutHeader 16 { len: u32, error: i32, unique: u64 }

@@ -8,6 +8,7 @@ use nix::errno::Errno;
 
 use super::{
     abi::{self, fattr},
+    ahead::Follower,
     attr::{attr_out, entry, nothing},
     errno::report,
     notices::Notices,
@@ -32,7 +33,9 @@ const STATFS_BLOCK_BYTES: u32 = 4096;
 pub(super) struct Dispatch {
     session: Arc<Session>,
     requests: Arc<Requests>,
-    relisting: Option<(Relisting, Notices, Notifier)>,
+    relisting: Relisting,
+    notices: Option<(Notices, Notifier)>,
+    follower: Option<Arc<Follower>>,
     passthrough: Option<Passthrough>,
     has_xattrs: bool,
 }
@@ -43,6 +46,7 @@ struct Caller {
     ino: u64,
     uid: u32,
     gid: u32,
+    pid: u32,
 }
 
 impl Caller {
@@ -75,12 +79,25 @@ type Outcome = std::result::Result<Answer, Failure>;
 impl Dispatch {
     /// Answers the requests of a mount of `session`.
     pub fn new(session: Arc<Session>, requests: Arc<Requests>) -> Dispatch {
-        Dispatch { session, requests, relisting: None, passthrough: None, has_xattrs: true }
+        Dispatch {
+            session,
+            requests,
+            relisting: Relisting::default(),
+            notices: None,
+            follower: None,
+            passthrough: None,
+            has_xattrs: true,
+        }
     }
 
     /// The same, telling the kernel when it should list a directory anew.
     pub fn with_notices(self, notices: Notices, notifier: Notifier) -> Dispatch {
-        Dispatch { relisting: Some((Relisting::default(), notices, notifier)), ..self }
+        Dispatch { notices: Some((notices, notifier)), ..self }
+    }
+
+    /// The same, with somebody who reads ahead of scans.
+    pub fn with_follower(self, follower: Arc<Follower>) -> Dispatch {
+        Dispatch { follower: Some(follower), ..self }
     }
 
     /// The same, with the kernel reading large files by itself.
@@ -99,7 +116,8 @@ impl Dispatch {
         if let (Patience::Now, Operation::Read { offset, size }) = (patience, &request.operation) {
             return self.read_now(request, *offset, *size, buffer);
         }
-        let caller = Caller { ino: request.header.nodeid, uid: request.header.uid, gid: request.header.gid };
+        let abi::InHeader { nodeid: ino, uid, gid, pid, .. } = request.header;
+        let caller = Caller { ino, uid, gid, pid };
         let outcome = self.carry_out(caller, patience, &request.operation, &mut Reply::new(buffer));
         if matches!(outcome, Ok(Answer::Later)) {
             return Answer::Later;
@@ -122,7 +140,7 @@ impl Dispatch {
         }
         let name = self.count(&request.operation);
         if offset == 0 {
-            self.reading(ino);
+            self.reading(ino, request.header.pid);
         }
         match read {
             Ok(len) => Answer::Done(len.unwrap_or_default()),
@@ -211,7 +229,7 @@ impl Dispatch {
             }
             Operation::Read { offset, size } => {
                 if offset == 0 {
-                    self.reading(ino);
+                    self.reading(ino, caller.pid);
                 }
                 Ok(reply.fill(size as usize, |buffer| session.read(ino, offset, buffer))?)
             }
@@ -338,19 +356,18 @@ impl Dispatch {
             entries += u32::from(added);
             added
         })?;
-        if let Some((relisting, ..)) = &self.relisting {
-            relisting.listed(ino, offset, entries);
-        }
+        self.relisting.listed(ino, offset, entries);
         Ok(listing.done())
     }
 
-    /// The kernel begins to read a file.
-    fn reading(&self, ino: u64) {
-        if let Some((relisting, notices, notifier)) = &self.relisting
-            && let Some(dir) = self.session.known.parent(ino)
-            && relisting.read(dir)
-        {
+    /// The kernel begins to read a file, for this process.
+    fn reading(&self, ino: u64, pid: u32) {
+        let worn = self.session.known.parent(ino).filter(|dir| self.relisting.read(*dir));
+        if let (Some((notices, notifier)), Some(dir)) = (&self.notices, worn) {
             notices.drop_listing(notifier, dir);
+        }
+        if let Some(follower) = &self.follower {
+            follower.read(ino, pid, worn);
         }
     }
 

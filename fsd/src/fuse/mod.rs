@@ -6,6 +6,7 @@
 //! touches one of its own mounts: a thread that waits for itself cannot be killed.
 
 mod abi;
+mod ahead;
 mod attr;
 mod backing_file;
 mod backing_id;
@@ -29,5 +30,9 @@ mod requests;
 mod ring;
 mod transport;
 
+pub use ahead::{
+    Readers,
+    walk::{Task, run as read_ahead},
+};
 pub use mounts::{FileIo, MountError, MountInfo, MountOptions, Mounts};
 pub use transport::{NoRings, Transport, TransportChoice, may_use_io_uring};

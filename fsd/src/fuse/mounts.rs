@@ -19,6 +19,7 @@ use nix::{errno::Errno, unistd::geteuid};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::{
+    ahead::{Follower, Readers},
     backing_file::BackingFiles,
     device::Device,
     dispatch::Dispatch,
@@ -197,6 +198,7 @@ pub struct Mounts {
     /// A daemon without is slower, not wrong.
     notices: Option<Notices>,
     backing_files: Arc<BackingFiles>,
+    readers: Option<Arc<Readers>>,
     next: AtomicU64,
     /// By a number of the mount's own: a directory may be mounted on again before the thread of the last mount is through.
     table: Mutex<HashMap<u64, Mounted>>,
@@ -215,6 +217,7 @@ struct Mounted {
     options: MountOptions,
     transport: Transport,
     transport_note: Option<Arc<str>>,
+    follower: Option<Arc<Follower>>,
 }
 
 /// A mount that is not served yet.
@@ -222,13 +225,14 @@ struct Made {
     mounted: handshake::Mounted,
     device: Arc<Device>,
     attached: Option<Attached>,
+    follower: Option<Arc<Follower>>,
     /// Why rings were to serve it and do not.
     refused: Option<io::Error>,
 }
 
 impl Mounts {
-    /// No mounts yet. `state_dir` is never mounted over; `transport` is for mounts that do not say.
-    pub fn new(state_dir: &Path, transport: TransportChoice) -> Arc<Mounts> {
+    /// No mounts yet. `state_dir` is never mounted over; `transport` is for mounts that do not say; `readers` read ahead of scans.
+    pub fn new(state_dir: &Path, transport: TransportChoice, readers: Option<Arc<Readers>>) -> Arc<Mounts> {
         let state_dir = state_dir.canonicalize().unwrap_or_else(|_| state_dir.to_owned());
         let tag = format!("{:016x}", xxhash_rust::xxh3::xxh3_64(state_dir.as_os_str().as_bytes()));
         Arc::new_cyclic(|this| Mounts {
@@ -240,6 +244,7 @@ impl Mounts {
             transport,
             rings: LazyRings::default(),
             notices: Notices::start().ok(),
+            readers,
             next: AtomicU64::new(0),
             table: Mutex::default(),
             left: Condvar::new(),
@@ -299,7 +304,7 @@ impl Mounts {
             why_not = Some(NoRings::Refused(error));
             made = self.make(session, &dir, options, None)?;
         }
-        let Made { mounted: served, device, attached, .. } = made;
+        let Made { mounted: served, device, attached, follower, .. } = made;
         device.connection.read_ahead(READ_AHEAD_KIB);
         let transport = if attached.is_some() { Transport::IoUring } else { Transport::DevFuse };
         let id = self.next.fetch_add(1, Ordering::Relaxed);
@@ -310,6 +315,7 @@ impl Mounts {
             options,
             transport,
             transport_note: why_not.map(|why| why.to_string().into()),
+            follower,
         };
         let info = mounted.info();
         self.table.lock().insert(id, mounted);
@@ -354,6 +360,14 @@ impl Mounts {
             let passthrough = Passthrough::new(Arc::clone(session), files, device).map_err(failed)?;
             dispatch = dispatch.with_passthrough(passthrough);
         }
+        // With passthrough an open is a message, and large files need nobody who reads ahead.
+        let readers = self.readers.clone().filter(|_| !passthrough);
+        let follower = readers.zip(mounted.connection.device()).map(|(readers, device)| {
+            Follower::new(readers, Arc::clone(session), dir.to_owned(), device.to_owned())
+        });
+        if let Some(follower) = &follower {
+            dispatch = dispatch.with_follower(Arc::clone(follower));
+        }
         let device = Device::of(&mounted, dispatch, options.acl).map_err(failed)?;
         let attached = rings.map(|rings| match agreed {
             true => rings.attach(&device),
@@ -364,7 +378,7 @@ impl Mounts {
             Some(Err(error)) => (None, Some(error)),
             None => (None, None),
         };
-        Ok(Made { mounted, device, attached, refused })
+        Ok(Made { mounted, device, attached, follower, refused })
     }
 
     /// Everything that can be known to be wrong before the kernel is asked. Never resolves a path below a mount of ours.
@@ -461,6 +475,7 @@ impl Mounts {
     }
 
     fn take_away(&self, id: u64, dir: &Path) -> Result<(), MountError> {
+        self.stop_readers(|one| one == id);
         take_off(dir, false).map_err(|source| match source.raw_os_error().map(Errno::from_raw) {
             Some(Errno::EBUSY) => {
                 let holder = "programs have files open in it, or work there; `fuser -vm` names them".into();
@@ -474,6 +489,7 @@ impl Mounts {
 
     /// Unmounts everything; what is busy is detached, and goes when its last user does.
     pub fn unmount_all(&self) {
+        self.stop_readers(|_| true);
         let dirs: Vec<_> = self.look().values().filter(|m| !m.detached).map(|m| m.dir.clone()).collect();
         for dir in dirs {
             if let Err(error) = take_off(&dir, false).or_else(|_| take_off(&dir, true)) {
@@ -481,6 +497,15 @@ impl Mounts {
             }
         }
         self.wait_for(|table| table.values().all(|m| m.detached));
+    }
+
+    /// What reads ahead must not keep a mount busy.
+    fn stop_readers(&self, is_wanted: impl Fn(u64) -> bool) {
+        let table = self.table.lock();
+        let wanted = table.iter().filter(|(id, _)| is_wanted(**id));
+        let followers: Vec<_> = wanted.filter_map(|(_, mounted)| mounted.follower.clone()).collect();
+        drop(table);
+        followers.iter().for_each(|follower| follower.stop());
     }
 
     fn wait_for(&self, done: impl Fn(&HashMap<u64, Mounted>) -> bool) {

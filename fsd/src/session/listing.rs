@@ -5,13 +5,14 @@
 //! began before goes on in the old one, frozen, and is shown what of it still exists. So a name that is there from the
 //! beginning of a listing to its end is shown, and shown once.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, ffi::OsStr, os::unix::ffi::OsStrExt, path::PathBuf};
 
 use cas::{Entry, dir::Dir};
 use parking_lot::Mutex;
 
 use super::{
-    Name, Result,
+    Error, Name, Result,
+    inode::ROOT,
     live::Session,
     state::{Change, DirDelta},
     tree::{DirNode, Found},
@@ -119,6 +120,24 @@ impl Session {
             };
             Ok(sink(name, &found, next))
         })
+    }
+
+    /// The way from the root to a directory, found by looking through those above it. Errors: `NotFound`, it is nowhere by now; `Stale`.
+    pub fn path_of(&self, dir: u64) -> Result<PathBuf> {
+        let (mut at, mut names) = (dir, Vec::new());
+        while at != ROOT {
+            let parent = self.stat(at)?.parent;
+            let mut name = None;
+            self.list(parent, 0, false, &mut |entry, found, _| {
+                if found.ino == at {
+                    name = Some(entry.to_vec());
+                }
+                name.is_none()
+            })?;
+            names.push(name.ok_or(Error::NotFound)?);
+            at = parent;
+        }
+        Ok(names.iter().rev().map(|name| OsStr::from_bytes(name)).collect())
     }
 }
 

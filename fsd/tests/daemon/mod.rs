@@ -46,7 +46,7 @@ impl Daemon {
             limits,
         };
         let engine = Arc::new(Engine::open(parts).unwrap());
-        let mounts = Mounts::new(&state, TransportChoice::default());
+        let mounts = Mounts::new(&state, TransportChoice::default(), None);
         let socket = dir.path().join("run/aetherfsd.sock");
         let service = Service::new(Arc::clone(&engine), mounts, state.canonicalize().unwrap());
         let server = Server::start(listen(&socket).unwrap(), service).unwrap();

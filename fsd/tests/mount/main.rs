@@ -2,6 +2,7 @@
 //!
 //! Each test has a daemon, a state and a socket of its own. Without /dev/fuse the tests say so and pass.
 
+mod ahead;
 mod attributes;
 mod crash;
 mod daemon;

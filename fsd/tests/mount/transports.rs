@@ -156,7 +156,9 @@ fn a_ring_makes_way_for_its_clients_but_not_for_others() {
         for _ in 0..2 {
             scope.spawn(|| {
                 stay_on(cpu);
-                while !is_over.load(Ordering::Relaxed) {}
+                while !is_over.load(Ordering::Relaxed) {
+                    std::hint::spin_loop();
+                }
             });
         }
         // An idle ring would be given its CPU a few times a second here, and stay idle.

@@ -126,7 +126,7 @@ fn guard_while_busy(watched: &mut [Watched]) {
         dull_ticks = if is_worth_it { 0 } else { dull_ticks + 1 };
         let load = match dull_ticks {
             0 => Load::Worth,
-            ..DULL_TICKS => Load::Unclear,
+            1..DULL_TICKS => Load::Unclear,
             DULL_TICKS.. => Load::Dull,
         };
         watched.iter_mut().for_each(|one| one.tick(load));

@@ -1,0 +1,239 @@
+//! Reading ahead of programs that scan a tree: who starts the reader ([`walk`]), and when.
+//!
+//! A scan is seen by what nobody else does again and again: it lists a directory and reads what is in it. Then the reader runs ahead of it,
+//! a process for each scan. If nobody follows it ends, and the next one has to be surer of itself.
+
+pub mod walk;
+
+use std::{
+    collections::VecDeque,
+    io::{self, Read, Write},
+    path::{Path, PathBuf},
+    process::{Child, ChildStdin, Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use parking_lot::{Condvar, Mutex, MutexGuard};
+
+use crate::session::Session;
+
+/// Readers at a time, of all mounts.
+const READERS_MAX: usize = 4;
+/// Directories that were listed and read make a scan; twice as many each time that nobody followed.
+const DIRS_MIN: u32 = 4;
+const DIRS_MAX: u32 = 768;
+/// Marks that are kept; a reader is never further ahead.
+const MARKS_MAX: usize = 8;
+/// Files that are remembered as read: those of some windows.
+const READ_MAX: usize = 2048;
+/// How long somebody who unmounts waits for a reader to end that was killed.
+const END_WAIT: Duration = Duration::from_secs(1);
+
+/// Starts readers for the mounts of a daemon.
+#[derive(Debug)]
+pub struct Readers {
+    /// aetherfsd, which is the reader with `--read-ahead-in`.
+    program: PathBuf,
+    count: AtomicUsize,
+}
+
+/// Watches the reads of one mount.
+#[derive(Debug)]
+pub(super) struct Follower {
+    readers: Arc<Readers>,
+    session: Arc<Session>,
+    mount: PathBuf,
+    device: String,
+    /// Inside it a shard of the known inodes is locked, and nothing else.
+    state: Mutex<State>,
+    ended: Condvar,
+}
+
+#[derive(Debug)]
+struct State {
+    /// Directories that were listed and read since the last scan.
+    dirs: u32,
+    dirs_wanted: u32,
+    scan: Option<Scan>,
+}
+
+/// A reader at work.
+#[derive(Debug, Default)]
+struct Scan {
+    reader: Option<(Child, ChildStdin)>,
+    marks: VecDeque<u64>,
+    /// Files that the scan read by itself: it may be faster than the reader at times.
+    read: VecDeque<u64>,
+    was_followed: bool,
+    is_cancelled: bool,
+}
+
+impl Readers {
+    /// `program` is aetherfsd.
+    pub fn new(program: PathBuf) -> Arc<Readers> {
+        Arc::new(Readers { program, count: AtomicUsize::new(0) })
+    }
+
+    /// Room for one more, until it is dropped.
+    fn place(self: &Arc<Readers>) -> Option<Place> {
+        let place = Place(Arc::clone(self));
+        (self.count.fetch_add(1, Ordering::Relaxed) < READERS_MAX).then_some(place)
+    }
+}
+
+struct Place(Arc<Readers>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.count.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Follower {
+    /// For a mount on this directory, with this device number.
+    pub fn new(
+        readers: Arc<Readers>,
+        session: Arc<Session>,
+        mount: PathBuf,
+        device: String,
+    ) -> Arc<Follower> {
+        let state = State { dirs: 0, dirs_wanted: DIRS_MIN, scan: None };
+        Arc::new(Follower {
+            readers,
+            session,
+            mount,
+            device,
+            state: Mutex::new(state),
+            ended: Condvar::new(),
+        })
+    }
+
+    /// A process has begun to read a file. `worn` is its directory, if enough of that was read by now.
+    pub fn read(self: &Arc<Follower>, ino: u64, pid: u32, worn: Option<u64>) {
+        let mut state = self.state.lock();
+        if let Some(scan) = &mut state.scan {
+            return scan.read(ino, pid);
+        }
+        let Some(dir) = worn else { return };
+        state.dirs += 1;
+        if state.dirs >= state.dirs_wanted {
+            state.dirs = 0;
+            self.start(state, dir);
+        }
+    }
+
+    fn start(self: &Arc<Follower>, mut state: MutexGuard<'_, State>, dir: u64) {
+        let Some(place) = self.readers.place() else { return };
+        state.scan = Some(Scan::default());
+        drop(state);
+        let this = Arc::clone(self);
+        let body = move || {
+            if let Err(error) = this.accompany(dir) {
+                tracing::debug!(mount = %this.mount.display(), %error, "nothing is read ahead");
+            }
+            this.end();
+            drop(place);
+        };
+        if let Err(error) = thread::Builder::new().name("fuse-ahead".into()).spawn(body) {
+            tracing::debug!(%error, "nothing is read ahead");
+            self.end();
+        }
+    }
+
+    /// Has a reader run, and takes down how far it is.
+    fn accompany(&self, dir: u64) -> io::Result<()> {
+        let from = Path::new(".").join(self.session.path_of(dir).map_err(io::Error::other)?);
+        let mut command = Command::new(&self.readers.program);
+        command.arg("--read-ahead-in").arg(&self.mount).arg("--device").arg(&self.device);
+        command.arg("--from").arg(from).current_dir("/").env_clear();
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = command.spawn()?;
+        let (Some(go), Some(mut marks)) = (child.stdin.take(), child.stdout.take()) else {
+            unreachable!("both were asked for")
+        };
+        if let Some(scan) = &mut self.state.lock().scan {
+            if scan.is_cancelled {
+                // Reaped below.
+                let _ = child.kill();
+            }
+            scan.reader = Some((child, go));
+        }
+        let mut mark = [0; size_of::<u64>()];
+        while marks.read_exact(&mut mark).is_ok() {
+            if let Some(scan) = &mut self.state.lock().scan {
+                scan.marked(u64::from_le_bytes(mark));
+            }
+        }
+        Ok(())
+    }
+
+    fn end(&self) {
+        let reader = self.state.lock().scan.as_mut().and_then(|scan| scan.reader.take());
+        if let Some((mut child, go)) = reader {
+            drop(go);
+            // It closed its end, or is about to: nothing holds it.
+            if let Err(error) = child.wait() {
+                tracing::debug!(%error, "a reader cannot be waited for");
+            }
+        }
+        let mut state = self.state.lock();
+        let was_followed = state.scan.take().is_some_and(|scan| scan.was_followed);
+        state.dirs_wanted = if was_followed { DIRS_MIN } else { (2 * state.dirs_wanted).min(DIRS_MAX) };
+        drop(state);
+        self.ended.notify_all();
+    }
+
+    /// Ends the reader, if there is one: somebody wants to unmount.
+    pub fn stop(&self) {
+        let mut state = self.state.lock();
+        while let Some(scan) = &mut state.scan {
+            scan.is_cancelled = true;
+            if let Some((child, _)) = &mut scan.reader {
+                // Gone already: nothing to end.
+                let _ = child.kill();
+            }
+            if self.ended.wait_for(&mut state, END_WAIT).timed_out() {
+                return;
+            }
+        }
+    }
+}
+
+impl Scan {
+    /// Somebody reads: if it is a mark, the reader may go on.
+    fn read(&mut self, ino: u64, pid: u32) {
+        if self.reader.as_ref().is_some_and(|(reader, _)| reader.id() == pid) {
+            return;
+        }
+        let Some(at) = self.marks.iter().position(|mark| *mark == ino) else {
+            if self.read.len() == READ_MAX {
+                self.read.pop_front();
+            }
+            return self.read.push_back(ino);
+        };
+        self.marks.drain(..=at);
+        self.step(at + 1);
+    }
+
+    /// The reader is through with a window, up to this file.
+    fn marked(&mut self, mark: u64) {
+        if self.read.contains(&mark) {
+            let passed = self.marks.drain(..).count();
+            self.step(passed + 1);
+        } else if self.marks.len() < MARKS_MAX {
+            self.marks.push_back(mark);
+        }
+    }
+
+    fn step(&mut self, windows: usize) {
+        let Some((_, go)) = &mut self.reader else { return };
+        self.was_followed = true;
+        // A pipe that is full, or has no other end: the reader ends by itself.
+        let _ = go.write(&[0; MARKS_MAX][..windows]);
+    }
+}

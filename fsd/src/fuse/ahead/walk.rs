@@ -1,0 +1,281 @@
+//! The reader that runs ahead of a scan: a process of its own, which walks a mount as the scan will, and has the kernel read each file.
+//!
+//! The kernel sends those READs in the background, many at a time, on the CPU that the scan does not use; the scan finds pages. Only a
+//! client of the mount can do that without a risk for what is written meanwhile, and the daemon must never be its own client.
+//!
+//! It goes on in windows. The last file of a window is left for the scan: when the daemon sees it read, the scan has come that far, and
+//! the reader may go on. Between windows it holds nothing of the mount open, so it keeps nobody from unmounting it.
+
+use std::{
+    ffi::OsStr,
+    io::{self, Read, Write},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::ffi::OsStrExt,
+    },
+    path::{Component, Path, PathBuf},
+};
+
+use nix::{
+    dir::{Dir, Type},
+    errno::Errno,
+    fcntl::{OFlag, OpenHow, PosixFadviseAdvice, ResolveFlag, open, openat2, posix_fadvise},
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::stat::{Mode, fstat},
+};
+
+/// Files in a window: some ms of a scan's time, and of each so many bytes, which is what one READ brings. A scan of large files
+/// has the kernel read ahead by itself.
+const WINDOW_FILES: usize = 128;
+const FILE_BYTES_MAX: i64 = 128 << 10;
+/// Windows that the scan may be behind. It is often no further than one, but reads pause together when the reader has to wait.
+const WINDOWS_AHEAD: usize = 4;
+/// A scan that has not come this far by then is none any more.
+const PATIENCE_MS: u16 = 500;
+/// Of a directory: more is not looked at.
+const ENTRIES_MAX: usize = 65_536;
+
+/// What to read, and where from.
+#[derive(Clone, Debug)]
+pub struct Task {
+    /// The mount point.
+    pub mount: PathBuf,
+    /// Its device number, `major:minor`: if something else is there by now, nothing is read.
+    pub device: String,
+    /// The directory that the scan is in, from the mount point, which itself is `.`.
+    pub from: PathBuf,
+}
+
+/// Reads ahead until the tree ends, or nobody follows. The number of the file at the end of each window goes to `marks`; each byte
+/// from `go` says that one of them was read. Errors: there is no such mount or directory; the daemon is gone.
+pub fn run(task: &Task, mut go: impl Read + AsFd, mut marks: impl Write) -> io::Result<()> {
+    let mut walk = Walk::begin(task)?;
+    let mut ahead = 0;
+    while let Some(mark) = walk.window()? {
+        marks.write_all(&mark.to_le_bytes())?;
+        marks.flush()?;
+        ahead += 1;
+        while ahead >= WINDOWS_AHEAD {
+            let mut fds = [PollFd::new(go.as_fd(), PollFlags::POLLIN)];
+            match poll(&mut fds, PollTimeout::from(PATIENCE_MS)) {
+                Ok(0) => return Ok(()),
+                Err(Errno::EINTR) => continue,
+                polled => polled?,
+            };
+            let mut steps = [0; 64];
+            match go.read(&mut steps)? {
+                0 => return Ok(()),
+                read => ahead = ahead.saturating_sub(read),
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A directory on the way: what is in it, and how far the walk has come.
+struct Level {
+    path: PathBuf,
+    entries: Vec<Listed>,
+    next: usize,
+}
+
+struct Listed {
+    name: Box<OsStr>,
+    kind: Type,
+}
+
+/// Depth first, in the order of the listings, as programs that scan a tree go.
+struct Walk {
+    task: Task,
+    levels: Vec<Level>,
+}
+
+impl Walk {
+    /// At the beginning of the task's directory; what comes behind it in the directories above comes later.
+    fn begin(task: &Task) -> io::Result<Walk> {
+        let root = open_root(task)?;
+        let mut levels = vec![list(&root, PathBuf::new())?];
+        for part in task.from.components() {
+            let name = match part {
+                Component::CurDir => continue,
+                Component::Normal(name) => name,
+                _ => return Err(io::ErrorKind::InvalidInput.into()),
+            };
+            let above = levels.last_mut().ok_or(io::ErrorKind::NotFound)?;
+            let at = above.entries.iter().position(|entry| *entry.name == *name);
+            above.next = at.ok_or(io::ErrorKind::NotFound)? + 1;
+            let path = above.path.join(name);
+            levels.push(list(&root, path)?);
+        }
+        Ok(Walk { task: task.clone(), levels })
+    }
+
+    /// Has the kernel read the next files but one. Returns that one's number; None: there are no more.
+    fn window(&mut self) -> io::Result<Option<u64>> {
+        let root = open_root(&self.task)?;
+        let mut files = 0;
+        let mut dir: Option<OwnedFd> = None;
+        while let Some(level) = self.levels.last_mut() {
+            let Some(entry) = level.entries.get(level.next) else {
+                self.levels.pop();
+                dir = None;
+                continue;
+            };
+            level.next += 1;
+            match entry.kind {
+                // Hidden ones are rarely looked into, and often large.
+                Type::Directory if entry.name.as_bytes().starts_with(b".") => {}
+                Type::Directory => {
+                    let path = level.path.join(&*entry.name);
+                    self.levels.extend(list(&root, path));
+                    dir = None;
+                }
+                Type::File => {
+                    let here = match dir.take() {
+                        Some(dir) => dir,
+                        None => match open_dir(&root, &level.path) {
+                            Ok(dir) => dir,
+                            // Gone meanwhile, with all that was in it.
+                            Err(_) => {
+                                self.levels.pop();
+                                continue;
+                            }
+                        },
+                    };
+                    let is_mark = files + 1 >= WINDOW_FILES;
+                    let found = look(&here, &entry.name, is_mark).ok().flatten();
+                    dir = Some(here);
+                    match found {
+                        Some(number) if is_mark => return Ok(Some(number)),
+                        found => files += usize::from(found.is_some()),
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// Nothing but what is below the mount point, and on it.
+fn how(flags: OFlag) -> OpenHow {
+    let resolve =
+        ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_XDEV | ResolveFlag::RESOLVE_NO_SYMLINKS;
+    OpenHow::new().flags(flags | OFlag::O_CLOEXEC).resolve(resolve)
+}
+
+fn open_root(task: &Task) -> io::Result<OwnedFd> {
+    let root = open(&task.mount, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
+    let device = fstat(&root)?.st_dev;
+    if format!("{}:{}", libc::major(device), libc::minor(device)) != task.device {
+        return Err(io::Error::new(io::ErrorKind::NotFound, "another file system is mounted there"));
+    }
+    Ok(root)
+}
+
+fn open_dir(root: &OwnedFd, path: &Path) -> io::Result<OwnedFd> {
+    let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+    Ok(openat2(root, path, how(OFlag::O_RDONLY | OFlag::O_DIRECTORY))?)
+}
+
+/// The whole listing, which the kernel keeps for the scan.
+fn list(root: &OwnedFd, path: PathBuf) -> io::Result<Level> {
+    let mut entries = Vec::new();
+    for entry in Dir::from_fd(open_dir(root, &path)?)?.iter().take(ENTRIES_MAX) {
+        let entry = entry?;
+        let name = OsStr::from_bytes(entry.file_name().to_bytes());
+        if let (Some(kind), false) = (entry.file_type(), name == "." || name == "..") {
+            entries.push(Listed { name: name.into(), kind });
+        }
+    }
+    Ok(Level { path, entries, next: 0 })
+}
+
+/// Has the kernel read a file, or, of a mark, only finds out its number. None if there is nothing to read. A moment ago it was a file:
+/// of a fifo that took its place nobody is waited for.
+fn look(dir: &OwnedFd, name: &OsStr, is_mark: bool) -> io::Result<Option<u64>> {
+    let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOFOLLOW | OFlag::O_NOCTTY;
+    let file = openat2(dir, name, how(flags))?;
+    if !is_mark {
+        posix_fadvise(&file, 0, FILE_BYTES_MAX, PosixFadviseAdvice::POSIX_FADV_WILLNEED)?;
+        return Ok(Some(0));
+    }
+    let stat = fstat(&file)?;
+    Ok((stat.st_size > 0).then_some(stat.st_ino))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::fs::MetadataExt};
+
+    use super::*;
+
+    /// Whole windows of the files that are neither hidden nor, most of them, empty.
+    const WINDOWS: usize = 4 * 200 / WINDOW_FILES;
+
+    /// Some directories of some files each, on any file system.
+    fn tree() -> (tempfile::TempDir, Task) {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["a", "b/c", "b", ".hidden", "d"] {
+            fs::create_dir_all(dir.path().join(name)).unwrap();
+            for n in 0..200 {
+                fs::write(dir.path().join(name).join(n.to_string()), b"x").unwrap();
+            }
+            fs::write(dir.path().join(name).join("empty"), b"").unwrap();
+        }
+        let device = fs::metadata(dir.path()).unwrap().dev();
+        let device = format!("{}:{}", libc::major(device), libc::minor(device));
+        let task = Task { mount: dir.path().to_owned(), device, from: ".".into() };
+        (dir, task)
+    }
+
+    #[test]
+    fn windows_end_at_files_that_are_there_and_the_walk_ends() {
+        let (_dir, task) = tree();
+        let mut walk = Walk::begin(&task).unwrap();
+        let mut marks = Vec::new();
+        while let Some(mark) = walk.window().unwrap() {
+            marks.push(mark);
+        }
+        assert_eq!(marks.len(), WINDOWS);
+        marks.sort_unstable();
+        marks.dedup();
+        assert_eq!(marks.len(), WINDOWS, "{marks:?}");
+    }
+
+    #[test]
+    fn a_walk_begins_where_the_scan_is() {
+        let (_dir, task) = tree();
+        let walk = Walk::begin(&Task { from: "./b/c".into(), ..task.clone() }).unwrap();
+        assert_eq!(walk.levels.len(), 3);
+        assert_eq!(walk.levels[2].path, Path::new("b/c"));
+        assert_eq!(&*walk.levels[1].entries[walk.levels[1].next - 1].name, "c");
+        let hidden = Task { from: ".hidden".into(), ..task.clone() };
+        assert!(Walk::begin(&hidden).unwrap().window().unwrap().is_some());
+        for from in ["nowhere", "../a", "/etc"] {
+            assert!(Walk::begin(&Task { from: from.into(), ..task.clone() }).is_err(), "{from}");
+        }
+    }
+
+    #[test]
+    fn another_file_system_is_left_alone() {
+        let (_dir, task) = tree();
+        assert!(Walk::begin(&Task { device: "0:0".into(), ..task }).is_err());
+    }
+
+    #[test]
+    fn nobody_is_waited_for_in_vain() {
+        let (_dir, task) = tree();
+        // No step: it ends by its patience. Steps, and then no daemon any more: it is not waited for.
+        let (silent, _keep) = io::pipe().unwrap();
+        let mut marks = Vec::new();
+        run(&task, silent, &mut marks).unwrap();
+        assert_eq!(marks.len(), WINDOWS_AHEAD * size_of::<u64>());
+        let (steps, mut go) = io::pipe().unwrap();
+        go.write_all(&[0; 8]).unwrap();
+        drop(go);
+        let mut marks = Vec::new();
+        run(&task, steps, &mut marks).unwrap();
+        assert_eq!(marks.len(), WINDOWS * size_of::<u64>());
+    }
+}

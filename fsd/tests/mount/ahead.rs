@@ -1,0 +1,143 @@
+//! Reading ahead of programs that scan a tree: by a process that is not in anybody's way.
+
+use std::{
+    fs,
+    os::unix::{ffi::OsStrExt, fs::MetadataExt},
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+};
+
+use crate::daemon::{Daemon, soon};
+
+const DIRS: usize = 60;
+const FILES: usize = 50;
+
+fn content(dir: usize, file: usize) -> Vec<u8> {
+    format!("{dir}/{file} ").repeat(20 + file).into_bytes()
+}
+
+/// A tree of some thousand small files, and a session of it that nobody has looked at.
+fn mounted(daemon: &Daemon) -> (String, PathBuf) {
+    let tree = daemon.new_dir("tree");
+    for dir in 0..DIRS {
+        let path = tree.join(format!("{dir:02}/below"));
+        fs::create_dir_all(&path).expect("mkdir");
+        (0..FILES)
+            .for_each(|file| fs::write(path.join(format!("{file:02}")), content(dir, file)).expect("write"));
+    }
+    let snapshot = daemon.import(&tree).expect("import");
+    daemon.mounted(&snapshot, "mnt")
+}
+
+/// Reads everything, in the order of the listings, as grep does.
+fn scan(dir: &Path, each: &mut dyn FnMut(&Path, Vec<u8>)) {
+    for entry in fs::read_dir(dir).expect("list") {
+        let path = entry.expect("list").path();
+        match fs::symlink_metadata(&path).expect("stat").is_dir() {
+            true => scan(&path, each),
+            false => each(&path, fs::read(&path).expect("read")),
+        }
+    }
+}
+
+/// The readers of a mount, by process.
+fn readers(mount: &Path) -> Vec<PathBuf> {
+    let processes = fs::read_dir("/proc").expect("list").flatten().map(|entry| entry.path());
+    let of_mount = |path: &PathBuf| {
+        let line = fs::read(path.join("cmdline")).unwrap_or_default();
+        let mut arguments = line.split(|byte| *byte == 0);
+        arguments.any(|argument| argument == b"--read-ahead-in")
+            && arguments.next() == Some(mount.as_os_str().as_bytes())
+    };
+    processes.filter(of_mount).collect()
+}
+
+fn reads(daemon: &Daemon) -> u64 {
+    daemon.stats().fuse_requests.get("read").copied().unwrap_or(0)
+}
+
+/// Scans until there is a reader; its process.
+fn scan_until_there_is_a_reader(dir: &Path) -> Option<PathBuf> {
+    let mut reader = None;
+    scan(dir, &mut |_, _| {
+        if reader.is_none() {
+            reader = readers(dir).pop();
+        }
+    });
+    reader
+}
+
+#[test]
+fn a_scan_is_read_ahead_of_and_reads_each_file_once() {
+    let Some(daemon) = Daemon::start() else { return };
+    let (_, dir) = mounted(&daemon);
+    let (mut files, mut reader) = (0, None);
+    scan(&dir, &mut |path, bytes| {
+        let number = |path: &Path| path.file_name()?.to_str()?.parse::<usize>().ok();
+        let above = path.ancestors().nth(2).and_then(number).expect("a number");
+        assert_eq!(bytes, content(above, number(path).expect("a number")), "{}", path.display());
+        files += 1;
+        reader = reader.take().or_else(|| readers(&dir).pop());
+    });
+    assert_eq!(files, DIRS * FILES);
+    assert!(reader.is_some(), "nobody read ahead");
+    assert_eq!(reads(&daemon), files as u64);
+    soon("the reader ends", || readers(&dir).is_empty());
+}
+
+#[test]
+fn nobody_reads_ahead_of_who_knows_the_names() {
+    let Some(daemon) = Daemon::start() else { return };
+    let (_, dir) = mounted(&daemon);
+    for nth in 0..2 * DIRS {
+        let (above, file) = (nth % DIRS, nth % FILES);
+        let path = dir.join(format!("{above:02}/below/{file:02}"));
+        assert_eq!(fs::read(path).expect("read"), content(above, file));
+    }
+    assert_eq!((reads(&daemon), readers(&dir)), (2 * DIRS as u64, vec![]));
+}
+
+#[test]
+fn what_is_written_before_a_scan_comes_by_is_read() {
+    let Some(daemon) = Daemon::start() else { return };
+    let (session, dir) = mounted(&daemon);
+    let is_over = AtomicBool::new(false);
+    let new = |dir: usize, file: usize| [content(dir, file), b"and more".to_vec()].concat();
+    let path = |above: usize, file: usize| dir.join(format!("{above:02}/below/{file:02}"));
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            scan(&dir, &mut |_, _| {});
+            is_over.store(true, Ordering::Relaxed);
+        });
+        // From the end, through the reader and the scan.
+        for above in (0..DIRS).rev() {
+            for file in 0..FILES {
+                fs::write(path(above, file), new(above, file)).expect("write");
+                assert_eq!(fs::read(path(above, file)).expect("read"), new(above, file));
+            }
+        }
+    });
+    assert!(is_over.load(Ordering::Relaxed));
+    let check = || {
+        for (above, file) in (0..DIRS).flat_map(|above| (0..FILES).map(move |file| (above, file))) {
+            assert_eq!(fs::read(path(above, file)).expect("read"), new(above, file));
+        }
+    };
+    check();
+    daemon.remount(&session, &dir);
+    check();
+}
+
+#[test]
+fn a_reader_holds_nobody_up_who_unmounts() {
+    let Some(daemon) = Daemon::start() else { return };
+    let (_, dir) = mounted(&daemon);
+    let reader = scan_until_there_is_a_reader(&dir).expect("nobody read ahead");
+    daemon.unmount_unused(&dir);
+    assert!(!reader.exists(), "it was waited for");
+    assert_eq!(
+        fs::metadata(&dir).expect("stat").dev(),
+        fs::metadata(daemon.new_dir("other")).expect("stat").dev()
+    );
+}
