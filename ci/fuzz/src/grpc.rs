@@ -34,8 +34,11 @@ static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
 pub fn run(data: &[u8]) {
     let engine = Arc::new(open());
     let state_dir = Path::new("/nonexistent/state");
-    let service =
-        Service::new(Arc::clone(&engine), Mounts::new(state_dir, TransportChoice::DevFuse), state_dir.into());
+    let service = Service::new(
+        Arc::clone(&engine),
+        Mounts::new(state_dir, TransportChoice::DevFuse, None),
+        state_dir.into(),
+    );
     let requests = requests(data).take(REQUESTS_MAX);
     RUNTIME.block_on(async {
         for (method, message) in requests {
