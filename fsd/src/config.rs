@@ -80,20 +80,17 @@ pub struct Args {
 #[derive(Debug, Default, clap::Args)]
 pub struct ReaderArgs {
     /// The mount point.
-    #[arg(long, hide = true, requires = "device", requires = "from")]
+    #[arg(long, hide = true, requires = "device")]
     pub read_ahead_in: Option<PathBuf>,
     /// Its device number.
-    #[arg(long, hide = true)]
+    #[arg(long, hide = true, requires = "read_ahead_in")]
     pub device: Option<String>,
-    /// The directory that the scan is in.
-    #[arg(long, hide = true, value_parser = clap::value_parser!(PathBuf))]
-    pub from: Option<PathBuf>,
 }
 
 impl ReaderArgs {
     /// What it is to read, if that is what this process is for.
     pub fn task(self) -> Option<Task> {
-        Some(Task { mount: self.read_ahead_in?, device: self.device?, from: self.from? })
+        Some(Task { mount: self.read_ahead_in?, device: self.device? })
     }
 }
 

@@ -89,6 +89,7 @@ pub fn run(config: &Config) -> Result<(), DaemonError> {
     let engine = open_engine(&state, config.accept_loss)?;
     // Gone from where it was (an update): no matter, the kernel still knows it.
     let readers = config.read_ahead.then(|| Readers::new("/proc/self/exe".into()));
+    let readers = readers.transpose().map_err(DaemonError::Serve)?;
     let mounts = Mounts::new(state.path(), config.transport, readers);
     for dir in mounts.clean_up() {
         tracing::info!(dir = %dir.display(), "unmounted what a dead daemon had left");

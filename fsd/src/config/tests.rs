@@ -104,8 +104,9 @@ fn reading_ahead_can_be_switched_off() {
 #[test]
 fn a_reader_is_told_all_or_nothing() {
     let parse = |args: &[&str]| Args::try_parse_from([&["aetherfsd"], args].concat());
-    let task = parse(&["--read-ahead-in", "/mnt", "--device", "0:5", "--from", "."]).unwrap().reader.task();
-    assert_eq!(task.unwrap().from, Path::new("."));
+    let task = parse(&["--read-ahead-in", "/mnt", "--device", "0:5"]).unwrap().reader.task();
+    assert_eq!(task.unwrap().mount, Path::new("/mnt"));
     assert!(parse(&["--read-ahead-in", "/mnt"]).is_err());
+    assert!(parse(&["--device", "0:5"]).is_err());
     assert!(parse(&[]).unwrap().reader.task().is_none());
 }

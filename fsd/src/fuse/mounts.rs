@@ -438,6 +438,8 @@ impl Mounts {
     /// The thread of a mount is through: the kernel forgot everything it knew.
     fn ended(&self, id: u64) {
         let session = self.table.lock().get(&id).map(|mounted| Arc::clone(&mounted.session));
+        // One that goes on would find what is mounted there next.
+        self.stop_readers(|one| one == id);
         // As long as it is on the table nobody mounts the session again, so what is forgotten is this mount's.
         if let Some(session) = session {
             session.forget_all();
@@ -475,8 +477,9 @@ impl Mounts {
     }
 
     fn take_away(&self, id: u64, dir: &Path) -> Result<(), MountError> {
-        self.stop_readers(|one| one == id);
-        take_off(dir, false).map_err(|source| match source.raw_os_error().map(Errno::from_raw) {
+        let followers = self.stop_readers(|one| one == id);
+        let taken = take_off(dir, false).inspect_err(|_| followers.iter().for_each(|one| one.resume()));
+        taken.map_err(|source| match source.raw_os_error().map(Errno::from_raw) {
             Some(Errno::EBUSY) => {
                 let holder = "programs have files open in it, or work there; `fuser -vm` names them".into();
                 MountError::Busy { dir: dir.to_owned(), holder }
@@ -500,12 +503,13 @@ impl Mounts {
     }
 
     /// What reads ahead must not keep a mount busy.
-    fn stop_readers(&self, is_wanted: impl Fn(u64) -> bool) {
+    fn stop_readers(&self, is_wanted: impl Fn(u64) -> bool) -> Vec<Arc<Follower>> {
         let table = self.table.lock();
         let wanted = table.iter().filter(|(id, _)| is_wanted(**id));
         let followers: Vec<_> = wanted.filter_map(|(_, mounted)| mounted.follower.clone()).collect();
         drop(table);
         followers.iter().for_each(|follower| follower.stop());
+        followers
     }
 
     fn wait_for(&self, done: impl Fn(&HashMap<u64, Mounted>) -> bool) {

@@ -134,6 +134,9 @@ impl Session {
                 }
                 name.is_none()
             })?;
+            if !self.known.contains(parent) {
+                self.listings.forget(parent);
+            }
             names.push(name.ok_or(Error::NotFound)?);
             at = parent;
         }

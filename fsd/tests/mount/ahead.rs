@@ -4,7 +4,6 @@ use std::{
     fs,
     os::unix::{ffi::OsStrExt, fs::MetadataExt},
     path::{Path, PathBuf},
-    sync::atomic::{AtomicBool, Ordering},
     thread,
 };
 
@@ -32,13 +31,21 @@ fn mounted(daemon: &Daemon) -> (String, PathBuf) {
 
 /// Reads everything, in the order of the listings, as grep does.
 fn scan(dir: &Path, each: &mut dyn FnMut(&Path, Vec<u8>)) {
-    for entry in fs::read_dir(dir).expect("list") {
+    scan_until(dir, &mut |path, bytes| {
+        each(path, bytes);
+        false
+    });
+}
+
+/// The same, until `each` has enough. Returns whether it had.
+fn scan_until(dir: &Path, each: &mut dyn FnMut(&Path, Vec<u8>) -> bool) -> bool {
+    fs::read_dir(dir).expect("list").any(|entry| {
         let path = entry.expect("list").path();
         match fs::symlink_metadata(&path).expect("stat").is_dir() {
-            true => scan(&path, each),
+            true => scan_until(&path, each),
             false => each(&path, fs::read(&path).expect("read")),
         }
-    }
+    })
 }
 
 /// The readers of a mount, by process.
@@ -55,17 +62,6 @@ fn readers(mount: &Path) -> Vec<PathBuf> {
 
 fn reads(daemon: &Daemon) -> u64 {
     daemon.stats().fuse_requests.get("read").copied().unwrap_or(0)
-}
-
-/// Scans until there is a reader; its process.
-fn scan_until_there_is_a_reader(dir: &Path) -> Option<PathBuf> {
-    let mut reader = None;
-    scan(dir, &mut |_, _| {
-        if reader.is_none() {
-            reader = readers(dir).pop();
-        }
-    });
-    reader
 }
 
 #[test]
@@ -102,14 +98,10 @@ fn nobody_reads_ahead_of_who_knows_the_names() {
 fn what_is_written_before_a_scan_comes_by_is_read() {
     let Some(daemon) = Daemon::start() else { return };
     let (session, dir) = mounted(&daemon);
-    let is_over = AtomicBool::new(false);
     let new = |dir: usize, file: usize| [content(dir, file), b"and more".to_vec()].concat();
     let path = |above: usize, file: usize| dir.join(format!("{above:02}/below/{file:02}"));
     thread::scope(|scope| {
-        scope.spawn(|| {
-            scan(&dir, &mut |_, _| {});
-            is_over.store(true, Ordering::Relaxed);
-        });
+        scope.spawn(|| scan(&dir, &mut |_, _| {}));
         // From the end, through the reader and the scan.
         for above in (0..DIRS).rev() {
             for file in 0..FILES {
@@ -118,7 +110,6 @@ fn what_is_written_before_a_scan_comes_by_is_read() {
             }
         }
     });
-    assert!(is_over.load(Ordering::Relaxed));
     let check = || {
         for (above, file) in (0..DIRS).flat_map(|above| (0..FILES).map(move |file| (above, file))) {
             assert_eq!(fs::read(path(above, file)).expect("read"), new(above, file));
@@ -133,7 +124,21 @@ fn what_is_written_before_a_scan_comes_by_is_read() {
 fn a_reader_holds_nobody_up_who_unmounts() {
     let Some(daemon) = Daemon::start() else { return };
     let (_, dir) = mounted(&daemon);
-    let reader = scan_until_there_is_a_reader(&dir).expect("nobody read ahead");
+    let mut reader = None;
+    assert!(scan_until(&dir, &mut |_, _| {
+        reader = readers(&dir).pop();
+        reader.is_some()
+    }));
+    let reader = reader.expect("it was there");
+    // On no other CPU than all processes, and with its share of it.
+    let status = fs::read_to_string(reader.join("status")).unwrap_or_default();
+    let cpus =
+        |status: &str| status.lines().find(|line| line.starts_with("Cpus_allowed_list:")).map(str::to_owned);
+    if let Some(allowed) = cpus(&status) {
+        assert_eq!(Some(allowed), cpus(&fs::read_to_string("/proc/self/status").expect("read")));
+    }
+    let stat = fs::read_to_string(reader.join("stat")).unwrap_or_default();
+    assert!(stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.split(' ').nth(38) == Some("0")), "{stat}");
     daemon.unmount_unused(&dir);
     assert!(!reader.exists(), "it was waited for");
     assert_eq!(

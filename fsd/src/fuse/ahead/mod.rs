@@ -8,7 +8,8 @@ pub mod walk;
 use std::{
     collections::VecDeque,
     io::{self, Read, Write},
-    path::{Path, PathBuf},
+    os::unix::ffi::OsStrExt,
+    path::PathBuf,
     process::{Child, ChildStdin, Command, Stdio},
     sync::{
         Arc,
@@ -18,6 +19,7 @@ use std::{
     time::Duration,
 };
 
+use crossbeam::channel::{Sender, unbounded};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::session::Session;
@@ -40,6 +42,24 @@ pub struct Readers {
     /// aetherfsd, which is the reader with `--read-ahead-in`.
     program: PathBuf,
     count: AtomicUsize,
+    /// To a thread that starts them: who sees a scan is the thread of a ring, on one CPU and with next to no share of it, and what it
+    /// starts would stay so.
+    starts: Sender<Start>,
+}
+
+struct Start {
+    follower: Arc<Follower>,
+    dir: u64,
+    place: Place,
+}
+
+/// A scan that is read ahead of. It ends with this, whatever happens.
+struct Running(Arc<Follower>, #[expect(dead_code, reason = "it is held")] Place);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.end();
+    }
 }
 
 /// Watches the reads of one mount.
@@ -49,7 +69,7 @@ pub(super) struct Follower {
     session: Arc<Session>,
     mount: PathBuf,
     device: String,
-    /// Inside it a shard of the known inodes is locked, and nothing else.
+    /// Nothing is locked inside it.
     state: Mutex<State>,
     ended: Condvar,
 }
@@ -60,6 +80,10 @@ struct State {
     dirs: u32,
     dirs_wanted: u32,
     scan: Option<Scan>,
+    /// The reader before: what it had the kernel read may still be under way.
+    last_reader: Option<u32>,
+    /// Somebody unmounts.
+    is_stopped: bool,
 }
 
 /// A reader at work.
@@ -74,9 +98,23 @@ struct Scan {
 }
 
 impl Readers {
-    /// `program` is aetherfsd.
-    pub fn new(program: PathBuf) -> Arc<Readers> {
-        Arc::new(Readers { program, count: AtomicUsize::new(0) })
+    /// `program` is aetherfsd. Error: the system has no thread.
+    pub fn new(program: PathBuf) -> io::Result<Arc<Readers>> {
+        let (starts, queue) = unbounded::<Start>();
+        thread::Builder::new().name("fuse-readers".into()).spawn(move || {
+            for Start { follower, dir, place } in queue {
+                let scan = Running(follower, place);
+                let body = move || {
+                    if let Err(error) = scan.0.accompany(dir) {
+                        tracing::debug!(mount = %scan.0.mount.display(), %error, "nothing is read ahead");
+                    }
+                };
+                if let Err(error) = thread::Builder::new().name("fuse-ahead".into()).spawn(body) {
+                    tracing::debug!(%error, "nothing is read ahead");
+                }
+            }
+        })?;
+        Ok(Arc::new(Readers { program, count: AtomicUsize::new(0), starts }))
     }
 
     /// Room for one more, until it is dropped.
@@ -102,7 +140,8 @@ impl Follower {
         mount: PathBuf,
         device: String,
     ) -> Arc<Follower> {
-        let state = State { dirs: 0, dirs_wanted: DIRS_MIN, scan: None };
+        let state =
+            State { dirs: 0, dirs_wanted: DIRS_MIN, scan: None, last_reader: None, is_stopped: false };
         Arc::new(Follower {
             readers,
             session,
@@ -119,7 +158,7 @@ impl Follower {
         if let Some(scan) = &mut state.scan {
             return scan.read(ino, pid);
         }
-        let Some(dir) = worn else { return };
+        let Some(dir) = worn.filter(|_| !state.is_stopped && state.last_reader != Some(pid)) else { return };
         state.dirs += 1;
         if state.dirs >= state.dirs_wanted {
             state.dirs = 0;
@@ -131,31 +170,24 @@ impl Follower {
         let Some(place) = self.readers.place() else { return };
         state.scan = Some(Scan::default());
         drop(state);
-        let this = Arc::clone(self);
-        let body = move || {
-            if let Err(error) = this.accompany(dir) {
-                tracing::debug!(mount = %this.mount.display(), %error, "nothing is read ahead");
-            }
-            this.end();
-            drop(place);
-        };
-        if let Err(error) = thread::Builder::new().name("fuse-ahead".into()).spawn(body) {
-            tracing::debug!(%error, "nothing is read ahead");
-            self.end();
-        }
+        let sent = self.readers.starts.send(Start { follower: Arc::clone(self), dir, place });
+        // The thread ends after whoever sends to it.
+        debug_assert!(sent.is_ok());
     }
 
     /// Has a reader run, and takes down how far it is.
     fn accompany(&self, dir: u64) -> io::Result<()> {
-        let from = Path::new(".").join(self.session.path_of(dir).map_err(io::Error::other)?);
+        let from = self.session.path_of(dir).map_err(io::Error::other)?;
         let mut command = Command::new(&self.readers.program);
         command.arg("--read-ahead-in").arg(&self.mount).arg("--device").arg(&self.device);
-        command.arg("--from").arg(from).current_dir("/").env_clear();
+        command.current_dir("/").env_clear();
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut child = command.spawn()?;
-        let (Some(go), Some(mut marks)) = (child.stdin.take(), child.stdout.take()) else {
+        let (Some(mut go), Some(mut marks)) = (child.stdin.take(), child.stdout.take()) else {
             unreachable!("both were asked for")
         };
+        // Not among its arguments, which everybody can see. If it fails the reader is gone, which is seen below.
+        let _ = go.write_all(&[from.as_os_str().as_bytes(), &[0]].concat());
         if let Some(scan) = &mut self.state.lock().scan {
             if scan.is_cancelled {
                 // Reaped below.
@@ -174,6 +206,7 @@ impl Follower {
 
     fn end(&self) {
         let reader = self.state.lock().scan.as_mut().and_then(|scan| scan.reader.take());
+        let number = reader.as_ref().map(|(child, _)| child.id());
         if let Some((mut child, go)) = reader {
             drop(go);
             // It closed its end, or is about to: nothing holds it.
@@ -183,14 +216,21 @@ impl Follower {
         }
         let mut state = self.state.lock();
         let was_followed = state.scan.take().is_some_and(|scan| scan.was_followed);
+        state.last_reader = number;
         state.dirs_wanted = if was_followed { DIRS_MIN } else { (2 * state.dirs_wanted).min(DIRS_MAX) };
         drop(state);
         self.ended.notify_all();
     }
 
-    /// Ends the reader, if there is one: somebody wants to unmount.
+    /// It stays mounted after all.
+    pub fn resume(&self) {
+        self.state.lock().is_stopped = false;
+    }
+
+    /// Ends the reader, if there is one, and starts none any more: somebody unmounts.
     pub fn stop(&self) {
         let mut state = self.state.lock();
+        state.is_stopped = true;
         while let Some(scan) = &mut state.scan {
             scan.is_cancelled = true;
             if let Some((child, _)) = &mut scan.reader {
@@ -234,6 +274,6 @@ impl Scan {
         let Some((_, go)) = &mut self.reader else { return };
         self.was_followed = true;
         // A pipe that is full, or has no other end: the reader ends by itself.
-        let _ = go.write(&[0; MARKS_MAX][..windows]);
+        let _ = go.write(&[0; MARKS_MAX][..windows.min(MARKS_MAX)]);
     }
 }

@@ -7,11 +7,11 @@
 //! the reader may go on. Between windows it holds nothing of the mount open, so it keeps nobody from unmounting it.
 
 use std::{
-    ffi::OsStr,
+    ffi::{OsStr, OsString},
     io::{self, Read, Write},
     os::{
         fd::{AsFd, OwnedFd},
-        unix::ffi::OsStrExt,
+        unix::ffi::{OsStrExt, OsStringExt},
     },
     path::{Component, Path, PathBuf},
 };
@@ -34,6 +34,9 @@ const WINDOWS_AHEAD: usize = 4;
 const PATIENCE_MS: u16 = 500;
 /// Of a directory: more is not looked at.
 const ENTRIES_MAX: usize = 65_536;
+/// Entries that a window may have, of whatever kind, and windows without a file to leave to the scan until it is given up.
+const WINDOW_ENTRIES: usize = 1024;
+const EMPTY_WINDOWS_MAX: usize = 16;
 
 /// What to read, and where from.
 #[derive(Clone, Debug)]
@@ -42,16 +45,25 @@ pub struct Task {
     pub mount: PathBuf,
     /// Its device number, `major:minor`: if something else is there by now, nothing is read.
     pub device: String,
-    /// The directory that the scan is in, from the mount point, which itself is `.`.
-    pub from: PathBuf,
 }
 
-/// Reads ahead until the tree ends, or nobody follows. The number of the file at the end of each window goes to `marks`; each byte
-/// from `go` says that one of them was read. Errors: there is no such mount or directory; the daemon is gone.
+/// Reads ahead until the tree ends, or nobody follows. First `go` tells the directory that the scan is in, from the mount point on,
+/// with a 0 behind it. The number of the file at the end of each window goes to `marks`; each further byte from `go` says that one of
+/// them was read. Errors: there is no such mount or directory; the daemon is gone.
 pub fn run(task: &Task, mut go: impl Read + AsFd, mut marks: impl Write) -> io::Result<()> {
-    let mut walk = Walk::begin(task)?;
-    let mut ahead = 0;
-    while let Some(mark) = walk.window()? {
+    let from = read_path(&mut go)?;
+    let mut walk = Walk::begin(task, &from)?;
+    let (mut ahead, mut empty) = (0, 0);
+    loop {
+        let mark = match walk.window()? {
+            Window::Mark(mark) => mark,
+            Window::Empty if empty < EMPTY_WINDOWS_MAX => {
+                empty += 1;
+                continue;
+            }
+            Window::Empty | Window::End => return Ok(()),
+        };
+        empty = 0;
         marks.write_all(&mark.to_le_bytes())?;
         marks.flush()?;
         ahead += 1;
@@ -69,7 +81,29 @@ pub fn run(task: &Task, mut go: impl Read + AsFd, mut marks: impl Write) -> io::
             }
         }
     }
-    Ok(())
+}
+
+/// Byte by byte: what is behind it is not its own.
+fn read_path(from: &mut impl Read) -> io::Result<PathBuf> {
+    let (mut path, mut byte) = (Vec::new(), [0]);
+    loop {
+        from.read_exact(&mut byte)?;
+        match byte {
+            [0] => return Ok(OsString::from_vec(path).into()),
+            [byte] => path.push(byte),
+        }
+    }
+}
+
+/// How a window ends.
+#[derive(Debug, PartialEq, Eq)]
+enum Window {
+    /// At a file, with this number.
+    Mark(u64),
+    /// With many entries, and too few files among them.
+    Empty,
+    /// With the tree.
+    End,
 }
 
 /// A directory on the way: what is in it, and how far the walk has come.
@@ -91,11 +125,11 @@ struct Walk {
 }
 
 impl Walk {
-    /// At the beginning of the task's directory; what comes behind it in the directories above comes later.
-    fn begin(task: &Task) -> io::Result<Walk> {
+    /// At the beginning of a directory; what comes behind it in the directories above comes later.
+    fn begin(task: &Task, from: &Path) -> io::Result<Walk> {
         let root = open_root(task)?;
         let mut levels = vec![list(&root, PathBuf::new())?];
-        for part in task.from.components() {
+        for part in from.components() {
             let name = match part {
                 Component::CurDir => continue,
                 Component::Normal(name) => name,
@@ -110,10 +144,10 @@ impl Walk {
         Ok(Walk { task: task.clone(), levels })
     }
 
-    /// Has the kernel read the next files but one. Returns that one's number; None: there are no more.
-    fn window(&mut self) -> io::Result<Option<u64>> {
+    /// Has the kernel read the next files but one.
+    fn window(&mut self) -> io::Result<Window> {
         let root = open_root(&self.task)?;
-        let mut files = 0;
+        let (mut files, mut entries) = (0, 0);
         let mut dir: Option<OwnedFd> = None;
         while let Some(level) = self.levels.last_mut() {
             let Some(entry) = level.entries.get(level.next) else {
@@ -121,6 +155,10 @@ impl Walk {
                 dir = None;
                 continue;
             };
+            if entries == WINDOW_ENTRIES {
+                return Ok(Window::Empty);
+            }
+            entries += 1;
             level.next += 1;
             match entry.kind {
                 // Hidden ones are rarely looked into, and often large.
@@ -146,14 +184,14 @@ impl Walk {
                     let found = look(&here, &entry.name, is_mark).ok().flatten();
                     dir = Some(here);
                     match found {
-                        Some(number) if is_mark => return Ok(Some(number)),
+                        Some(number) if is_mark => return Ok(Window::Mark(number)),
                         found => files += usize::from(found.is_some()),
                     }
                 }
                 _ => {}
             }
         }
-        Ok(None)
+        Ok(Window::End)
     }
 }
 
@@ -178,7 +216,7 @@ fn open_dir(root: &OwnedFd, path: &Path) -> io::Result<OwnedFd> {
     Ok(openat2(root, path, how(OFlag::O_RDONLY | OFlag::O_DIRECTORY))?)
 }
 
-/// The whole listing, which the kernel keeps for the scan.
+/// The whole listing; the kernel keeps what the names stand for.
 fn list(root: &OwnedFd, path: PathBuf) -> io::Result<Level> {
     let mut entries = Vec::new();
     for entry in Dir::from_fd(open_dir(root, &path)?)?.iter().take(ENTRIES_MAX) {
@@ -225,18 +263,30 @@ mod tests {
         }
         let device = fs::metadata(dir.path()).unwrap().dev();
         let device = format!("{}:{}", libc::major(device), libc::minor(device));
-        let task = Task { mount: dir.path().to_owned(), device, from: ".".into() };
+        let task = Task { mount: dir.path().to_owned(), device };
         (dir, task)
+    }
+
+    fn marks(walk: &mut Walk) -> Vec<u64> {
+        let mark = |walk: &mut Walk| match walk.window().unwrap() {
+            Window::Mark(mark) => Some(mark),
+            Window::Empty | Window::End => None,
+        };
+        std::iter::from_fn(|| mark(walk)).collect()
+    }
+
+    /// What comes from the daemon: the directory, and so many steps.
+    fn told(from: &str, steps: usize) -> (io::PipeReader, io::PipeWriter) {
+        let (go, mut daemon) = io::pipe().unwrap();
+        daemon.write_all(&[from.as_bytes(), &vec![0; 1 + steps]].concat()).unwrap();
+        (go, daemon)
     }
 
     #[test]
     fn windows_end_at_files_that_are_there_and_the_walk_ends() {
         let (_dir, task) = tree();
-        let mut walk = Walk::begin(&task).unwrap();
-        let mut marks = Vec::new();
-        while let Some(mark) = walk.window().unwrap() {
-            marks.push(mark);
-        }
+        let mut walk = Walk::begin(&task, Path::new(".")).unwrap();
+        let mut marks = marks(&mut walk);
         assert_eq!(marks.len(), WINDOWS);
         marks.sort_unstable();
         marks.dedup();
@@ -246,34 +296,43 @@ mod tests {
     #[test]
     fn a_walk_begins_where_the_scan_is() {
         let (_dir, task) = tree();
-        let walk = Walk::begin(&Task { from: "./b/c".into(), ..task.clone() }).unwrap();
+        let walk = Walk::begin(&task, Path::new("./b/c")).unwrap();
         assert_eq!(walk.levels.len(), 3);
         assert_eq!(walk.levels[2].path, Path::new("b/c"));
         assert_eq!(&*walk.levels[1].entries[walk.levels[1].next - 1].name, "c");
-        let hidden = Task { from: ".hidden".into(), ..task.clone() };
-        assert!(Walk::begin(&hidden).unwrap().window().unwrap().is_some());
+        assert!(!marks(&mut Walk::begin(&task, Path::new(".hidden")).unwrap()).is_empty());
         for from in ["nowhere", "../a", "/etc"] {
-            assert!(Walk::begin(&Task { from: from.into(), ..task.clone() }).is_err(), "{from}");
+            assert!(Walk::begin(&task, Path::new(from)).is_err(), "{from}");
         }
     }
 
     #[test]
     fn another_file_system_is_left_alone() {
         let (_dir, task) = tree();
-        assert!(Walk::begin(&Task { device: "0:0".into(), ..task }).is_err());
+        assert!(Walk::begin(&Task { device: "0:0".into(), ..task }, Path::new(".")).is_err());
+    }
+
+    #[test]
+    fn what_has_no_files_is_given_up() {
+        let (dir, task) = tree();
+        let empty = dir.path().join("d/nothing");
+        fs::create_dir(&empty).unwrap();
+        (0..2 * WINDOW_ENTRIES)
+            .for_each(|n| std::os::unix::fs::symlink("x", empty.join(n.to_string())).unwrap());
+        let mut walk = Walk::begin(&task, Path::new("d/nothing")).unwrap();
+        assert_eq!([walk.window().unwrap(), walk.window().unwrap()], [Window::Empty, Window::Empty]);
     }
 
     #[test]
     fn nobody_is_waited_for_in_vain() {
         let (_dir, task) = tree();
         // No step: it ends by its patience. Steps, and then no daemon any more: it is not waited for.
-        let (silent, _keep) = io::pipe().unwrap();
+        let (silent, _keep) = told(".", 0);
         let mut marks = Vec::new();
         run(&task, silent, &mut marks).unwrap();
         assert_eq!(marks.len(), WINDOWS_AHEAD * size_of::<u64>());
-        let (steps, mut go) = io::pipe().unwrap();
-        go.write_all(&[0; 8]).unwrap();
-        drop(go);
+        let (steps, daemon) = told(".", 8);
+        drop(daemon);
         let mut marks = Vec::new();
         run(&task, steps, &mut marks).unwrap();
         assert_eq!(marks.len(), WINDOWS * size_of::<u64>());
