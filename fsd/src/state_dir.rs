@@ -5,10 +5,14 @@
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions, TryLockError},
-    io::{self, Read, Write},
+    io::{self, Read, Seek, Write},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
+    thread,
+    time::Duration,
 };
+
+use nix::{errno::Errno, sys::signal::kill, unistd::Pid};
 
 /// The newest state that this code reads, and the one it writes.
 pub const VERSION: u32 = 1;
@@ -16,6 +20,10 @@ pub const VERSION: u32 = 1;
 const VERSION_FILE: &str = "VERSION";
 const VERSION_NEW: &str = "VERSION.new";
 const LOCK_FILE: &str = "lock";
+/// A daemon that was killed while it started a process leaves the lock to that, until it is another program. So often a dead one's
+/// lock is tried again.
+const DEAD_HOLDER_TRIES: u32 = 500;
+const DEAD_HOLDER_PAUSE: Duration = Duration::from_millis(10);
 const MAGIC: &str = "aetherfs state ";
 /// What a directory may hold and still count as empty: what a first start that was cut short left, and what mkfs makes.
 const HARMLESS: [&str; 3] = [LOCK_FILE, VERSION_NEW, "lost+found"];
@@ -142,21 +150,37 @@ fn write_version(dir: &Path) -> Result<(), StateError> {
     write().map_err(failed(&path))
 }
 
+/// Who says that it has the lock. What cannot be read only makes the message poorer.
+fn holder(file: &mut File) -> String {
+    let mut pid = String::new();
+    let _ = file.rewind().and_then(|()| file.read_to_string(&mut pid));
+    let pid = pid.trim();
+    if pid.is_empty() { "unknown".to_owned() } else { pid.to_owned() }
+}
+
+fn is_dead(pid: i32) -> bool {
+    kill(Pid::from_raw(pid), None) == Err(Errno::ESRCH)
+}
+
 fn take_lock(dir: &Path) -> Result<File, StateError> {
     let path = dir.join(LOCK_FILE);
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false).mode(0o600);
     let mut file = options.open(&path).map_err(failed(&path))?;
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
-            let mut pid = String::new();
-            // What cannot be read only makes the message poorer.
-            let _ = file.read_to_string(&mut pid);
-            let pid = if pid.trim().is_empty() { "unknown" } else { pid.trim() };
-            return Err(StateError::InUse { dir: dir.to_owned(), pid: pid.to_owned() });
+    let mut tries = DEAD_HOLDER_TRIES;
+    loop {
+        match file.try_lock() {
+            Ok(()) => break,
+            Err(TryLockError::WouldBlock) => {
+                let holder = holder(&mut file);
+                if tries == 0 || !holder.parse().is_ok_and(is_dead) {
+                    return Err(StateError::InUse { dir: dir.to_owned(), pid: holder });
+                }
+                tries -= 1;
+                thread::sleep(DEAD_HOLDER_PAUSE);
+            }
+            Err(TryLockError::Error(error)) => return Err(failed(&path)(error)),
         }
-        Err(TryLockError::Error(error)) => return Err(failed(&path)(error)),
     }
     let write = |file: &mut File| {
         file.set_len(0)?;
@@ -187,6 +211,22 @@ mod tests {
         );
         drop(first);
         StateDir::open(&path).unwrap();
+    }
+
+    #[test]
+    fn what_a_dead_daemon_was_starting_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let held = StateDir::open(dir.path()).unwrap();
+        let mut dead = std::process::Command::new("true").spawn().unwrap();
+        dead.wait().unwrap();
+        fs::write(dir.path().join(LOCK_FILE), format!("{}\n", dead.id())).unwrap();
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                thread::sleep(10 * DEAD_HOLDER_PAUSE);
+                drop(held);
+            });
+            StateDir::open(dir.path()).unwrap();
+        });
     }
 
     #[test]
