@@ -16,9 +16,9 @@ pub(crate) fn drop_caches() -> Result<()> {
     Ok(fs::write("/proc/sys/vm/drop_caches", "3")?)
 }
 
-/// Has free memory be there, so much or half of it. A hypervisor takes back what its guest freed, and whoever touches such a page first waits for it, 10 to
-/// 15 us: so does who fills the page cache of a new mount, or writes files. Whose tree is in memory touches none
-/// (docs/decisions/0018).
+/// Has free memory be there, so much or half of it. A hypervisor takes back what its guest freed, and whoever touches such a page
+/// first waits for it, 10 to 15 us: so does who fills the page cache of a new mount, or writes files. Whose tree is in memory
+/// touches none (docs/decisions/0018).
 pub(crate) fn touch_memory(bytes_max: u64) {
     let bytes = bytes_max.min(machine::memory_bytes("MemFree") / 2);
     let mut memory = vec![0_u8; bytes as usize];

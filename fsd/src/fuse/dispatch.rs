@@ -356,12 +356,22 @@ impl Dispatch {
             entries += u32::from(added);
             added
         })?;
-        self.relisting.listed(ino, offset, entries);
+        if self.watches_reads() {
+            self.relisting.listed(ino, offset, entries);
+        }
         Ok(listing.done())
+    }
+
+    /// Whether anybody wants to know what is listed and read.
+    fn watches_reads(&self) -> bool {
+        self.notices.is_some() || self.follower.is_some()
     }
 
     /// The kernel begins to read a file, for this process.
     fn reading(&self, ino: u64, pid: u32) {
+        if !self.watches_reads() {
+            return;
+        }
         let worn = self.session.known.parent(ino).filter(|dir| self.relisting.read(*dir));
         if let (Some((notices, notifier)), Some(dir)) = (&self.notices, worn) {
             notices.drop_listing(notifier, dir);

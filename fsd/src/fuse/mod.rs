@@ -22,6 +22,7 @@ mod mountinfo;
 mod mountpoint;
 mod mounts;
 mod notices;
+mod options;
 mod passthrough;
 mod relisting;
 mod reply;
@@ -34,5 +35,6 @@ pub use ahead::{
     Readers,
     walk::{Task, run as read_ahead},
 };
-pub use mounts::{FileIo, MountError, MountInfo, MountOptions, Mounts};
+pub use mounts::{MountError, MountInfo, Mounts};
+pub use options::{FileIo, MountOptions};
 pub use transport::{NoRings, Transport, TransportChoice, may_use_io_uring};

@@ -60,10 +60,6 @@ fn readers(mount: &Path) -> Vec<PathBuf> {
     processes.filter(of_mount).collect()
 }
 
-fn reads(daemon: &Daemon) -> u64 {
-    daemon.stats().fuse_requests.get("read").copied().unwrap_or(0)
-}
-
 #[test]
 fn a_scan_is_read_ahead_of_and_reads_each_file_once() {
     let Some(daemon) = Daemon::start() else { return };
@@ -78,7 +74,7 @@ fn a_scan_is_read_ahead_of_and_reads_each_file_once() {
     });
     assert_eq!(files, DIRS * FILES);
     assert!(reader.is_some(), "nobody read ahead");
-    assert_eq!(reads(&daemon), files as u64);
+    assert_eq!(daemon.requests("read"), files as u64);
     soon("the reader ends", || readers(&dir).is_empty());
 }
 
@@ -91,7 +87,7 @@ fn nobody_reads_ahead_of_who_knows_the_names() {
         let path = dir.join(format!("{above:02}/below/{file:02}"));
         assert_eq!(fs::read(path).expect("read"), content(above, file));
     }
-    assert_eq!((reads(&daemon), readers(&dir)), (2 * DIRS as u64, vec![]));
+    assert_eq!((daemon.requests("read"), readers(&dir)), (2 * DIRS as u64, vec![]));
 }
 
 #[test]

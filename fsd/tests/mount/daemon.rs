@@ -303,6 +303,11 @@ impl Daemon {
         self.ask(async |mut client| client.stats(StatsRequest {}).await).expect("stats").into_inner()
     }
 
+    /// Requests of a kind so far, of all its mounts.
+    pub(crate) fn requests(&self, operation: &str) -> u64 {
+        self.stats().fuse_requests.get(operation).copied().unwrap_or(0)
+    }
+
     /// A session or a snapshot, if there is one.
     pub(crate) fn show_anything(&self, id: &str) -> Answer<Option<show_reply::Item>> {
         let request = ShowRequest { id: id.into() };

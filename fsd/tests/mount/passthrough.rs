@@ -61,10 +61,6 @@ fn tree(daemon: &Daemon) -> PathBuf {
     tree
 }
 
-fn reads(daemon: &Daemon) -> u64 {
-    daemon.stats().fuse_requests.get("read").copied().unwrap_or_default()
-}
-
 fn check(map: &Path, dir: &Path) {
     let expected = noise(5 * MIB + 3);
     assert!(fs::read(dir.join("large")).expect("read") == expected);
@@ -96,16 +92,16 @@ fn large_files_are_read_without_the_daemon_and_copied_once() {
     assert_eq!(daemon.stats().backing_bytes, 0);
     let map = daemon.compiled("map", MAP);
     check(&map, &dir);
-    assert_eq!(reads(&daemon), 0);
+    assert_eq!(daemon.requests("read"), 0);
     let copied = daemon.stats().backing_bytes;
     assert_eq!(copied, (5 * MIB + 3 + MIB) as u64, "holes are not copied");
     assert_eq!(fs::read_to_string(dir.join("small")).expect("read"), "small");
-    assert_eq!(reads(&daemon), 1);
+    assert_eq!(daemon.requests("read"), 1);
 
     let (fork, other) = (daemon.fork(&session).expect("fork"), daemon.new_dir("fork"));
     daemon.mount_passthrough(&fork, &other).expect("mount");
     check(&map, &other);
-    assert_eq!((reads(&daemon), daemon.stats().backing_bytes), (1, copied));
+    assert_eq!((daemon.requests("read"), daemon.stats().backing_bytes), (1, copied));
     for changed in ["large", "small"] {
         let refused = File::options().write(true).open(dir.join(changed)).expect_err("it is read-only");
         assert_eq!(refused.kind(), ErrorKind::ReadOnlyFilesystem);
@@ -155,13 +151,13 @@ fn what_is_not_sealed_is_read_through_the_daemon() {
     assert!(fs::read(dir.join("large")).expect("read") == expected);
     assert!(fs::read(dir.join("new")).expect("read") == noise(2 * MIB));
     assert_eq!(daemon.stats().backing_bytes, copied);
-    assert!(reads(&daemon) > 0);
+    assert!(daemon.requests("read") > 0);
     daemon.unmount_unused(&dir);
     daemon.seal(&session).expect("seal");
     daemon.mount_passthrough(&session, &dir).expect("mount");
-    let before = reads(&daemon);
+    let before = daemon.requests("read");
     assert!(fs::read(dir.join("large")).expect("read") == expected);
-    assert_eq!(reads(&daemon), before);
+    assert_eq!(daemon.requests("read"), before);
 }
 
 #[test]

@@ -61,7 +61,7 @@ fn a_shared_map_and_the_file_are_one() {
 
     let before = daemon.fork(&session).expect("fork");
     assert_eq!(ask(b"r"), ".");
-    let syncs = || daemon.stats().fuse_requests.get("fsync").copied().unwrap_or(0);
+    let syncs = || daemon.requests("fsync");
     assert_eq!((syncs(), ask(b"s").as_str()), (0, "synced"));
     assert!(syncs() > 0, "msync(2) is a sync like any other");
     let after = daemon.fork(&session).expect("fork");

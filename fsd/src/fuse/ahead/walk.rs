@@ -38,7 +38,7 @@ const ENTRIES_MAX: usize = 65_536;
 const WINDOW_ENTRIES: usize = 1024;
 const EMPTY_WINDOWS_MAX: usize = 16;
 
-/// What to read, and where from.
+/// What to read.
 #[derive(Clone, Debug)]
 pub struct Task {
     /// The mount point.
