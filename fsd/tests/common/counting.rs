@@ -2,14 +2,13 @@
 
 use std::{
     collections::BTreeMap,
+    fmt,
     io::{self, IoSliceMut},
     path::PathBuf,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
-    thread,
-    time::Duration,
 };
 
 use cas::{
@@ -39,24 +38,33 @@ pub type Counts = BTreeMap<String, Count>;
 pub struct CountingDisk {
     pub disk: SimDisk,
     counts: Arc<Mutex<Counts>>,
-    sync_takes: Duration,
+    hold: Hold,
     /// Nothing of it is in memory: who does not wait gets nothing.
     pub is_distant: Arc<AtomicBool>,
 }
 
 impl CountingDisk {
     pub fn new(disk: SimDisk) -> CountingDisk {
-        CountingDisk::slow_to_sync(disk, Duration::ZERO)
+        CountingDisk::with_syncs_held(disk, |_| {})
     }
 
-    /// One whose syncs take so long.
-    pub fn slow_to_sync(disk: SimDisk, sync_takes: Duration) -> CountingDisk {
-        CountingDisk { disk, counts: Arc::default(), sync_takes, is_distant: Arc::default() }
+    /// One whose syncs take as long as `hold` does, which is told the folder.
+    pub fn with_syncs_held(disk: SimDisk, hold: impl Fn(&str) + Send + Sync + 'static) -> CountingDisk {
+        CountingDisk { disk, counts: Arc::default(), hold: Hold(Arc::new(hold)), is_distant: Arc::default() }
     }
 
     /// What was counted since the last time this was asked.
     pub fn take(&self) -> Counts {
         std::mem::take(&mut self.counts.lock().unwrap())
+    }
+}
+
+#[derive(Clone)]
+struct Hold(Arc<dyn Fn(&str) + Send + Sync>);
+
+impl fmt::Debug for Hold {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Hold")
     }
 }
 
@@ -67,7 +75,7 @@ impl Disk for CountingDisk {
             file: self.disk.open(path, how)?,
             folder,
             counts: Arc::clone(&self.counts),
-            sync_takes: self.sync_takes,
+            hold: self.hold.clone(),
             is_distant: Arc::clone(&self.is_distant),
         }))
     }
@@ -106,7 +114,7 @@ struct CountingFile {
     file: Arc<dyn DiskFile>,
     folder: String,
     counts: Arc<Mutex<Counts>>,
-    sync_takes: Duration,
+    hold: Hold,
     is_distant: Arc<AtomicBool>,
 }
 
@@ -156,7 +164,7 @@ impl DiskFile for CountingFile {
 
     fn sync(&self) -> io::Result<()> {
         self.count(|count| count.syncs += 1);
-        thread::sleep(self.sync_takes);
+        (self.hold.0)(&self.folder);
         self.file.sync()
     }
 
