@@ -26,6 +26,7 @@ use super::super::{
     reply::Answer,
     request::Request,
 };
+use super::roaming::STREAM_BYTES;
 
 /// In front of the payload, so that this begins on a page.
 const HEADER_BYTES: usize = 4096;
@@ -51,6 +52,8 @@ pub(super) struct Slot {
     reach: usize,
     /// What the last request moved, in one direction.
     last_bytes: usize,
+    /// Whether the last request was a READ.
+    is_read: bool,
     /// Whether there was a request since somebody last asked.
     is_used: bool,
 }
@@ -67,7 +70,7 @@ impl Slot {
         // SAFETY: the place is inside the map, which is aligned to a page, behind the header and before the payload, as the
         // assertions above say; nothing else is there.
         unsafe { base.add(IOVECS_OFFSET).cast::<[iovec; 2]>().write(buffers) };
-        Ok(Slot { map, device, _held: held, reach: 0, last_bytes: 0, is_used: false })
+        Ok(Slot { map, device, _held: held, reach: 0, last_bytes: 0, is_read: false, is_used: false })
     }
 
     /// The device whose requests come here.
@@ -126,6 +129,7 @@ impl Slot {
         let reply_bytes = reply.len as usize - size_of::<OutHeader>();
         header.exchange.payload_bytes = reply_bytes as u32;
         header.in_out.as_mut_bytes()[..size_of::<OutHeader>()].copy_from_slice(reply.as_bytes());
+        self.is_read = request.opcode == opcode::READ;
         self.last_bytes = others_bytes.max(reply_bytes);
         self.reach = self.reach.max(self.last_bytes);
         self.is_used = true;
@@ -140,6 +144,11 @@ impl Slot {
     /// Whether its last request, or the reply, moved so much that others should not wait for its turn.
     pub fn is_bulk(&self) -> bool {
         self.last_bytes > BULK_BYTES
+    }
+
+    /// Whether its last request was one of the kernel's for what a program will read next.
+    pub fn was_read_ahead(&self) -> bool {
+        self.is_read && self.last_bytes >= STREAM_BYTES
     }
 
     /// Gives back what a large request took, if there was no request since the last call. May be called while the slot is the

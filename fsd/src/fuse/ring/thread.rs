@@ -17,9 +17,7 @@ use io_uring::{
 };
 use nix::{
     errno::Errno,
-    sched::{CpuSet, sched_setaffinity},
     sys::eventfd::{EfdFlags, EventFd},
-    unistd::Pid,
 };
 
 use super::{
@@ -28,6 +26,7 @@ use super::{
     command::{commit_and_fetch, look_out, push, register},
     courtesy::{Pulse, Watched},
     cpus::Cpu,
+    roaming::Places,
     slot::Slot,
 };
 use crate::sys_sched::keep_io_priority;
@@ -88,12 +87,14 @@ pub(super) fn start(cpu: Cpu, blocking: Blocking, pulse: Pulse) -> io::Result<(D
             Err(error) => return drop(ready.send(Err(error))),
         };
         // Who is not on its own CPU has no client there to make way for.
-        let watched = pin(cpu).and_then(|()| keep_io_priority()).and_then(|()| pulse.watched());
-        let watched = watched.map_err(|error| {
+        let own = Places::pin(cpu.number);
+        let own = own.and_then(|places| keep_io_priority().and(Ok((places, pulse.watched()?))));
+        let own = own.map_err(|error| {
             tracing::debug!(cpu = cpu.number, %error, "a ring's thread is not on its own CPU, or cannot be watched there");
         });
-        let _ = ready.send(Ok(watched.ok()));
-        let mut thread = Thread::new(ring, cpu.number, (own_door, inbox), blocking, pulse);
+        let (places, watched) = own.ok().unzip();
+        let _ = ready.send(Ok(watched));
+        let mut thread = Thread::new(ring, cpu.number, (own_door, inbox), blocking, (pulse, places));
         if let Err(error) = thread.run() {
             tracing::error!(cpu = cpu.number, %error, "a ring failed: its mounts end, because nobody would answer this CPU");
         }
@@ -119,13 +120,6 @@ fn make_ring() -> io::Result<Ring> {
         .build(SUBMISSIONS)
 }
 
-/// Error: a CPU that is not there, or not for this process, cannot be had; its queue is then served from elsewhere.
-fn pin(cpu: Cpu) -> io::Result<()> {
-    let mut set = CpuSet::new();
-    set.set(cpu.number.into())?;
-    Ok(sched_setaffinity(Pid::from_raw(0), &set)?)
-}
-
 /// Interrupted, or told to take completions first, it is only tried again.
 fn submitted(result: io::Result<usize>) -> io::Result<()> {
     match result.map_err(|error| (error.raw_os_error().map(Errno::from_raw), error)) {
@@ -141,6 +135,8 @@ struct Thread {
     own_door: Door,
     blocking: Blocking,
     pulse: Pulse,
+    /// None: wherever the process is.
+    places: Option<Places>,
     /// By token. An empty place is free, or its slot is carried out elsewhere.
     slots: Vec<Option<Slot>>,
     free: Vec<u64>,
@@ -160,7 +156,7 @@ impl Thread {
         queue: u16,
         (own_door, inbox): (Door, mpsc::Receiver<Message>),
         blocking: Blocking,
-        pulse: Pulse,
+        (pulse, places): (Pulse, Option<Places>),
     ) -> Thread {
         Thread {
             ring,
@@ -169,6 +165,7 @@ impl Thread {
             own_door,
             blocking,
             pulse,
+            places,
             slots: Vec::new(),
             free: Vec::new(),
             devices: Vec::new(),
@@ -239,6 +236,9 @@ impl Thread {
         self.has_large |= slot.is_large();
         let command = commit_and_fetch(&slot, self.queue, token);
         let is_bulk = slot.is_bulk();
+        if let Some(places) = &mut self.places {
+            places.served(slot.was_read_ahead());
+        }
         self.slots[token as usize] = Some(slot);
         self.push(&command)?;
         // Replies go together, but not behind what takes long.
