@@ -5,6 +5,9 @@
 //!
 //! It goes on in windows. The last file of a window is left for the scan: when the daemon sees it read, the scan has come that far, and
 //! the reader may go on. Between windows it holds nothing of the mount open, so it keeps nobody from unmounting it.
+//!
+//! A READ makes the kernel doubt what it knows of a file, and a listing what it knows of the directory, so the next scan would ask for all
+//! of that once more. At the end of the tree the reader asks, a directory at a time, before somebody has to.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -37,6 +40,8 @@ const ENTRIES_MAX: usize = 65_536;
 /// Entries that a window may have, of whatever kind, and windows without a file to leave to the scan until it is given up.
 const WINDOW_ENTRIES: usize = 1024;
 const EMPTY_WINDOWS_MAX: usize = 16;
+/// Directories that are listed once more at the end.
+const DIRS_MAX: usize = 32_768;
 
 /// What to read.
 #[derive(Clone, Debug)]
@@ -53,7 +58,7 @@ pub struct Task {
 pub fn run(task: &Task, mut go: impl Read + AsFd, mut marks: impl Write) -> io::Result<()> {
     let from = read_path(&mut go)?;
     let mut walk = Walk::begin(task, &from)?;
-    let (mut ahead, mut empty) = (0, 0);
+    let (mut ahead, mut empty, mut is_followed) = (0, 0, false);
     loop {
         let mark = match walk.window()? {
             Window::Mark(mark) => mark,
@@ -61,6 +66,7 @@ pub fn run(task: &Task, mut go: impl Read + AsFd, mut marks: impl Write) -> io::
                 empty += 1;
                 continue;
             }
+            Window::End if is_followed => return walk.refresh(),
             Window::Empty | Window::End => return Ok(()),
         };
         empty = 0;
@@ -77,7 +83,7 @@ pub fn run(task: &Task, mut go: impl Read + AsFd, mut marks: impl Write) -> io::
             let mut steps = [0; 64];
             match go.read(&mut steps)? {
                 0 => return Ok(()),
-                read => ahead = ahead.saturating_sub(read),
+                read => (ahead, is_followed) = (ahead.saturating_sub(read), true),
             }
         }
     }
@@ -122,6 +128,8 @@ struct Listed {
 struct Walk {
     task: Task,
     levels: Vec<Level>,
+    /// The directories that were on the way.
+    seen: Vec<PathBuf>,
 }
 
 impl Walk {
@@ -141,7 +149,8 @@ impl Walk {
             let path = above.path.join(name);
             levels.push(list(&root, path)?);
         }
-        Ok(Walk { task: task.clone(), levels })
+        let seen = levels.iter().map(|level| level.path.clone()).collect();
+        Ok(Walk { task: task.clone(), levels, seen })
     }
 
     /// Has the kernel read the next files but one.
@@ -165,6 +174,9 @@ impl Walk {
                 Type::Directory if entry.name.as_bytes().starts_with(b".") => {}
                 Type::Directory => {
                     let path = level.path.join(&*entry.name);
+                    if self.seen.len() < DIRS_MAX {
+                        self.seen.push(path.clone());
+                    }
                     self.levels.extend(list(&root, path));
                     dir = None;
                 }
@@ -192,6 +204,19 @@ impl Walk {
             }
         }
         Ok(Window::End)
+    }
+
+    /// Lists the directories once more: the attributes of what is in them come with it, and then those of the directory itself.
+    fn refresh(self) -> io::Result<()> {
+        for path in self.seen {
+            let root = open_root(&self.task)?;
+            // What is gone meanwhile needs no listing.
+            let Ok(dir) = open_dir(&root, &path) else { continue };
+            let mut dir = Dir::from_fd(dir)?;
+            dir.iter().take(ENTRIES_MAX).try_for_each(|entry| entry.map(drop))?;
+            fstat(&dir)?;
+        }
+        Ok(())
     }
 }
 
