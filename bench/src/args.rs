@@ -64,7 +64,7 @@ pub(crate) enum Group {
     Write,
     /// Sequential, random and mapped reads of a large file, by fio
     Read,
-    /// Single operations: p50 and p99
+    /// Single operations: p50, mean and p99
     Latency,
     /// What the daemon holds in memory
     Memory,

@@ -1,4 +1,5 @@
-//! Single operations, timed one by one: p50 and p99.
+//! Single operations, timed one by one: p50, mean and p99. Where a client is moved from CPU to CPU its times have two humps, of which p50
+//! shows one.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -112,6 +113,9 @@ fn some(turn: &mut Turn<'_>, calls: u32, what: &str, mut call: impl FnMut(u32) -
         times.sort_by(f64::total_cmp);
         Ok(percentile(&times, 50))
     })?;
+    turn.put(&format!("{what}, mean"), Unit::Seconds, times.iter().sum::<f64>() / f64::from(calls));
+    let mean = times.iter().sum::<f64>() / f64::from(calls);
+    turn.put(&format!("{what}, mean"), Unit::Seconds, mean);
     turn.put(&format!("{what}, p99"), Unit::Seconds, percentile(&times, 99));
     stop::check()
 }
