@@ -7,7 +7,7 @@
 //! the reader may go on. Between windows it holds nothing of the mount open, so it keeps nobody from unmounting it.
 //!
 //! A READ makes the kernel doubt what it knows of a file, and a listing what it knows of the directory, so the next scan would ask for all
-//! of that once more. At the end of the tree the reader asks, a directory at a time, before somebody has to.
+//! of that once more. When the scan has come to the end of the tree the reader asks, a directory at a time, before somebody has to.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -17,6 +17,7 @@ use std::{
         unix::ffi::{OsStrExt, OsStringExt},
     },
     path::{Component, Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 use nix::{
@@ -24,7 +25,10 @@ use nix::{
     errno::Errno,
     fcntl::{OFlag, OpenHow, PosixFadviseAdvice, ResolveFlag, open, openat2, posix_fadvise},
     poll::{PollFd, PollFlags, PollTimeout, poll},
-    sys::stat::{Mode, fstat},
+    sys::{
+        stat::{Mode, fstat},
+        statvfs::{FsFlags, fstatvfs},
+    },
 };
 
 /// Files in a window: some ms of a scan's time, and of each so many bytes, which is what one READ brings. A scan of large files
@@ -40,8 +44,9 @@ const ENTRIES_MAX: usize = 65_536;
 /// Entries that a window may have, of whatever kind, and windows without a file to leave to the scan until it is given up.
 const WINDOW_ENTRIES: usize = 1024;
 const EMPTY_WINDOWS_MAX: usize = 16;
-/// Directories that are listed once more at the end.
+/// Directories that are listed once more at the end, and the time for that: no other scan is read ahead of meanwhile.
 const DIRS_MAX: usize = 32_768;
+const REFRESH_MAX: Duration = Duration::from_secs(3);
 
 /// What to read.
 #[derive(Clone, Debug)]
@@ -58,7 +63,8 @@ pub struct Task {
 pub fn run(task: &Task, mut go: impl Read + AsFd, mut marks: impl Write) -> io::Result<()> {
     let from = read_path(&mut go)?;
     let mut walk = Walk::begin(task, &from)?;
-    let (mut ahead, mut empty, mut is_followed) = (0, 0, false);
+    let mut lead = Lead { go, windows: 0 };
+    let mut empty = 0;
     loop {
         let mark = match walk.window()? {
             Window::Mark(mark) => mark,
@@ -66,26 +72,58 @@ pub fn run(task: &Task, mut go: impl Read + AsFd, mut marks: impl Write) -> io::
                 empty += 1;
                 continue;
             }
-            Window::End if is_followed => return walk.refresh(),
-            Window::Empty | Window::End => return Ok(()),
+            Window::Empty => return Ok(()),
+            Window::End => break,
         };
         empty = 0;
         marks.write_all(&mark.to_le_bytes())?;
         marks.flush()?;
-        ahead += 1;
-        while ahead >= WINDOWS_AHEAD {
-            let mut fds = [PollFd::new(go.as_fd(), PollFlags::POLLIN)];
-            match poll(&mut fds, PollTimeout::from(PATIENCE_MS)) {
-                Ok(0) => return Ok(()),
-                Err(Errno::EINTR) => continue,
-                polled => polled?,
-            };
-            let mut steps = [0; 64];
-            match go.read(&mut steps)? {
-                0 => return Ok(()),
-                read => (ahead, is_followed) = (ahead.saturating_sub(read), true),
+        lead.windows += 1;
+        if !lead.shrink_below(WINDOWS_AHEAD)? {
+            return Ok(());
+        }
+    }
+    // Not before the scan has come that far, too: what it reads by itself would be doubted again.
+    if lead.shrink_below(1)? { walk.refresh(&mut lead) } else { Ok(()) }
+}
+
+/// How many windows the scan is behind, as far as the daemon has told.
+struct Lead<R> {
+    go: R,
+    windows: usize,
+}
+
+impl<R: Read + AsFd> Lead<R> {
+    /// Waits until it is below `limit`. False: nobody follows, or there is no daemon any more.
+    fn shrink_below(&mut self, limit: usize) -> io::Result<bool> {
+        while self.windows >= limit {
+            if !(self.is_told(PATIENCE_MS)? && self.take()?) {
+                return Ok(false);
             }
         }
+        Ok(true)
+    }
+
+    /// Whether there is a daemon, as far as can be said without waiting.
+    fn is_watched(&mut self) -> io::Result<bool> {
+        Ok(!self.is_told(0)? || self.take()?)
+    }
+
+    fn is_told(&self, patience_ms: u16) -> io::Result<bool> {
+        loop {
+            let mut fds = [PollFd::new(self.go.as_fd(), PollFlags::POLLIN)];
+            match poll(&mut fds, PollTimeout::from(patience_ms)) {
+                Err(Errno::EINTR) => {}
+                polled => return Ok(polled? > 0),
+            }
+        }
+    }
+
+    /// Takes what was told. False: it is the end.
+    fn take(&mut self) -> io::Result<bool> {
+        let read = self.go.read(&mut [0; 64])?;
+        self.windows = self.windows.saturating_sub(read);
+        Ok(read > 0)
     }
 }
 
@@ -207,17 +245,30 @@ impl Walk {
     }
 
     /// Lists the directories once more: the attributes of what is in them come with it, and then those of the directory itself.
-    fn refresh(self) -> io::Result<()> {
+    #[expect(clippy::disallowed_methods, reason = "how long it may take is no business of anybody else")]
+    fn refresh<R: Read + AsFd>(self, lead: &mut Lead<R>) -> io::Result<()> {
+        if fstatvfs(&open_root(&self.task)?)?.flags().contains(FsFlags::ST_RDONLY) {
+            // There the kernel doubts nothing.
+            return Ok(());
+        }
+        let until = Instant::now() + REFRESH_MAX;
         for path in self.seen {
+            if Instant::now() > until || !lead.is_watched()? {
+                break;
+            }
             let root = open_root(&self.task)?;
             // What is gone meanwhile needs no listing.
-            let Ok(dir) = open_dir(&root, &path) else { continue };
-            let mut dir = Dir::from_fd(dir)?;
-            dir.iter().take(ENTRIES_MAX).try_for_each(|entry| entry.map(drop))?;
-            fstat(&dir)?;
+            let _ = list_again(&root, &path);
         }
         Ok(())
     }
+}
+
+fn list_again(root: &OwnedFd, path: &Path) -> io::Result<()> {
+    let mut dir = Dir::from_fd(open_dir(root, path)?)?;
+    dir.iter().take(ENTRIES_MAX).try_for_each(|entry| entry.map(drop))?;
+    fstat(&dir)?;
+    Ok(())
 }
 
 /// Nothing but what is below the mount point, and on it.
@@ -346,6 +397,24 @@ mod tests {
             .for_each(|n| std::os::unix::fs::symlink("x", empty.join(n.to_string())).unwrap());
         let mut walk = Walk::begin(&task, Path::new("d/nothing")).unwrap();
         assert_eq!([walk.window().unwrap(), walk.window().unwrap()], [Window::Empty, Window::Empty]);
+    }
+
+    #[test]
+    fn what_is_gone_by_then_is_not_listed_again() {
+        let (dir, task) = tree();
+        let mut walk = Walk::begin(&task, Path::new(".")).unwrap();
+        assert_eq!(marks(&mut walk).len(), WINDOWS);
+        let mut seen = walk.seen.clone();
+        seen.sort();
+        assert_eq!(seen, ["", "a", "b", "b/c", "d"].map(PathBuf::from));
+        fs::remove_dir_all(dir.path().join("b")).unwrap();
+        let (go, mut daemon) = io::pipe().unwrap();
+        daemon.write_all(&[0]).unwrap();
+        let mut lead = Lead { go, windows: 1 };
+        walk.refresh(&mut lead).unwrap();
+        assert_eq!(lead.windows, 0, "it listens meanwhile");
+        let gone = Walk { task: Task { device: "0:0".into(), ..task }, levels: Vec::new(), seen };
+        assert!(gone.refresh(&mut lead).is_err(), "another file system is there");
     }
 
     #[test]

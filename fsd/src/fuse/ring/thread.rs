@@ -87,13 +87,12 @@ pub(super) fn start(cpu: Cpu, blocking: Blocking, pulse: Pulse) -> io::Result<(D
             Err(error) => return drop(ready.send(Err(error))),
         };
         // Who is not on its own CPU has no client there to make way for.
-        let own = Places::pin(cpu.number);
-        let own = own.and_then(|places| keep_io_priority().and(Ok((places, pulse.watched()?))));
-        let own = own.map_err(|error| {
+        let told = |error: io::Error| {
             tracing::debug!(cpu = cpu.number, %error, "a ring's thread is not on its own CPU, or cannot be watched there");
-        });
-        let (places, watched) = own.ok().unzip();
-        let _ = ready.send(Ok(watched));
+        };
+        let places = Places::pin(cpu.number).map_err(told).ok();
+        let watched = places.is_some().then(|| keep_io_priority().and_then(|()| pulse.watched()));
+        let _ = ready.send(Ok(watched.and_then(|watched| watched.map_err(told).ok())));
         let mut thread = Thread::new(ring, cpu.number, (own_door, inbox), blocking, (pulse, places));
         if let Err(error) = thread.run() {
             tracing::error!(cpu = cpu.number, %error, "a ring failed: its mounts end, because nobody would answer this CPU");
@@ -236,14 +235,15 @@ impl Thread {
         self.has_large |= slot.is_large();
         let command = commit_and_fetch(&slot, self.queue, token);
         let is_bulk = slot.is_bulk();
-        if let Some(places) = &mut self.places {
-            places.served(slot.was_read_ahead());
-        }
+        let to = self.places.as_mut().and_then(|places| places.served(slot.was_read_ahead()));
         self.slots[token as usize] = Some(slot);
         self.push(&command)?;
         // Replies go together, but not behind what takes long.
-        if is_bulk {
+        if is_bulk || to.is_some() {
             submitted(self.ring.submit())?;
+        }
+        if let (Some(places), Some(to)) = (&self.places, to) {
+            places.go(to);
         }
         Ok(())
     }
