@@ -6,7 +6,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
@@ -101,10 +101,12 @@ pub struct FsckReport {
     pub unreadable_ranges: Vec<(PathBuf, u64, u64)>,
     /// Intact records that the index does not name, and entries of the index that no record stands behind.
     pub index_errors: u64,
-    /// The index was made anew.
+    /// A repair was asked for and made: of the index if it was wrong, of damaged packs but for those in `left`.
     pub repaired: bool,
     /// Damaged packs whose intact objects were copied, and where their files are now.
     pub set_aside: Vec<PathBuf>,
+    /// Damaged packs that stay as they are: more of them broke while it was copied.
+    pub left: Vec<PathBuf>,
 }
 
 impl FsckReport {
@@ -112,8 +114,14 @@ impl FsckReport {
     pub fn is_clean(&self) -> bool {
         self.damaged_objects == 0
             && self.damaged_uses == 0
-            && (self.damaged_headers.is_empty() && self.unreadable_ranges.is_empty() || self.repaired)
+            && self.damaged_headers.iter().all(|pack| self.is_mended(pack))
+            && self.unreadable_ranges.iter().all(|(pack, ..)| self.is_mended(pack))
             && (self.index_errors == 0 || self.repaired)
+    }
+
+    /// Nothing is left to mend in a damaged pack: what was intact in it has another place.
+    pub fn is_mended(&self, pack: &Path) -> bool {
+        self.repaired && !self.left.iter().any(|left| left == pack)
     }
 }
 
@@ -160,7 +168,7 @@ impl Store {
                 self.index().replace(&repaired(&states, &surveys, &entries))?;
             }
             let damaged: Vec<u64> = surveys.values().filter(|s| s.is_damaged()).map(|s| s.id).collect();
-            self.salvage(&damaged, &mut report.set_aside)?;
+            self.salvage(&damaged, &mut report)?;
             self.forget_cached();
             report.repaired = report.index_errors > 0 || !damaged.is_empty();
         }

@@ -269,6 +269,34 @@ fn fsck_names_damage_and_who_uses_it_and_a_new_copy_heals() {
     assert_eq!((healed.damaged_objects, healed.index_errors), (0, 0), "{healed:?}");
 }
 
+/// A repair that gave up on a pack once said that it had mended it.
+#[test]
+fn a_pack_that_breaks_while_it_is_repaired_is_not_called_mended() {
+    let disk = SimDisk::new(1);
+    let store = open(&disk);
+    tree(&store, 0..30).unwrap();
+    let at = store.index().locate(Digest::of(&bytes(15, 500 + 15 * 7))).unwrap().unwrap();
+    drop(store);
+    let path = pack_path(at.pack, PackKind::Data);
+    disk.flip(&path, 3, 1);
+    let store = open(&disk);
+    let mut later = Some(());
+    let report = store
+        .fsck(FsckOptions { repair: true }, &[], &mut |progress| {
+            // All packs were read: what breaks from here on is met by who copies.
+            if matches!(progress, FsckProgress::Snapshots { .. }) && later.take().is_some() {
+                disk.flip(&path, at.offset + 100, 1);
+            }
+        })
+        .unwrap();
+    assert_eq!(later, None);
+    assert_eq!((report.damaged_headers.len(), report.left.len(), report.set_aside.len()), (1, 1, 0));
+    assert!(!report.is_mended(&report.damaged_headers[0]) && !report.is_clean());
+    let again = store.fsck(FsckOptions { repair: true }, &[], &mut |_| {}).unwrap();
+    assert_eq!((again.damaged_objects, again.left.len(), again.set_aside.len()), (1, 0, 1));
+    assert!(again.is_mended(&again.damaged_headers[0]));
+}
+
 #[test]
 fn fsck_finds_an_index_that_is_wrong_and_makes_it_right() {
     let disk = SimDisk::new(1);

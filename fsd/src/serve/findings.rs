@@ -33,6 +33,9 @@ pub fn findings(checked: &Checked, state_dir: &Path) -> Vec<FsckFinding> {
     }
     // Of what was set aside nothing is left to mend: what was intact in it has another place.
     let aside = |pack: &Path| {
+        if report.left.iter().any(|left| left == pack) {
+            return "; more of it broke while it was copied, so it stays: run `aetherctl fsck --repair` again".to_owned();
+        }
         let lost = report.set_aside.iter().find(|lost| lost.with_extension("") == pack);
         lost.map_or_else(String::new, |lost| format!("; set aside as {}", relative(lost, state_dir)))
     };
@@ -40,12 +43,12 @@ pub fn findings(checked: &Checked, state_dir: &Path) -> Vec<FsckFinding> {
         let detail =
             format!("the header of the pack is damaged; its objects are not affected{}", aside(pack));
         let told = finding(FsckKind::Corrupt, pack, 0, detail);
-        findings.push(FsckFinding { repaired: report.repaired, ..told });
+        findings.push(FsckFinding { repaired: report.is_mended(pack), ..told });
     }
     for (pack, offset, bytes) in &report.unreadable_ranges {
         let detail = format!("{bytes} bytes hold no record that can be read{}", aside(pack));
         let told = finding(FsckKind::Corrupt, pack, *offset, detail);
-        findings.push(FsckFinding { repaired: report.repaired, ..told });
+        findings.push(FsckFinding { repaired: report.is_mended(pack), ..told });
     }
     if report.index_errors > 0 {
         let advice = if report.repaired { "it was made anew" } else { "run `aetherctl fsck --repair`" };
