@@ -113,7 +113,6 @@ fn some(turn: &mut Turn<'_>, calls: u32, what: &str, mut call: impl FnMut(u32) -
         times.sort_by(f64::total_cmp);
         Ok(percentile(&times, 50))
     })?;
-    turn.put(&format!("{what}, mean"), Unit::Seconds, times.iter().sum::<f64>() / f64::from(calls));
     let mean = times.iter().sum::<f64>() / f64::from(calls);
     turn.put(&format!("{what}, mean"), Unit::Seconds, mean);
     turn.put(&format!("{what}, p99"), Unit::Seconds, percentile(&times, 99));
