@@ -6,10 +6,11 @@
 //! It goes on in windows. The last file of a window is left for the scan: when the daemon sees it read, the scan has come that far, and
 //! the reader may go on. Between windows it holds nothing of the mount open, so it keeps nobody from unmounting it.
 //!
-//! A READ makes the kernel doubt what it knows of a file, and a listing what it knows of the directory, so the next scan would ask for all
-//! of that once more. When the scan has come to the end of the tree the reader asks, a directory at a time, before somebody has to.
+//! A READ makes the kernel doubt what it knows of a file, and a listing what it knows of the directory, so the scan would ask for all
+//! of that once more. The reader asks before it comes: a window later, when the READs are through, it lists the directories again.
 
 use std::{
+    collections::VecDeque,
     ffi::{OsStr, OsString},
     io::{self, Read, Write},
     os::{
@@ -17,7 +18,6 @@ use std::{
         unix::ffi::{OsStrExt, OsStringExt},
     },
     path::{Component, Path, PathBuf},
-    time::{Duration, Instant},
 };
 
 use nix::{
@@ -25,10 +25,7 @@ use nix::{
     errno::Errno,
     fcntl::{OFlag, OpenHow, PosixFadviseAdvice, ResolveFlag, open, openat2, posix_fadvise},
     poll::{PollFd, PollFlags, PollTimeout, poll},
-    sys::{
-        stat::{Mode, fstat},
-        statvfs::{FsFlags, fstatvfs},
-    },
+    sys::stat::{Mode, fstat},
 };
 
 /// Files in a window: some ms of a scan's time, and of each so many bytes, which is what one READ brings. A scan of large files
@@ -36,7 +33,10 @@ use nix::{
 const WINDOW_FILES: usize = 128;
 const FILE_BYTES_MAX: i64 = 128 << 10;
 /// Windows that the scan may be behind. It is often no further than one, but reads pause together when the reader has to wait.
-const WINDOWS_AHEAD: usize = 4;
+const WINDOWS_AHEAD: u64 = 8;
+/// If it is less, the next window is left to the scan, so that the reader comes away from it: a file whose attributes are asked for
+/// again after it was read costs the scan nearly as much as one that it reads by itself.
+const LEAD_MIN: u64 = 3;
 /// A scan that has not come this far by then is none any more.
 const PATIENCE_MS: u16 = 500;
 /// Of a directory: more is not looked at.
@@ -44,10 +44,6 @@ const ENTRIES_MAX: usize = 65_536;
 /// Entries that a window may have, of whatever kind, and windows without a file to leave to the scan until it is given up.
 const WINDOW_ENTRIES: usize = 1024;
 const EMPTY_WINDOWS_MAX: usize = 16;
-/// Directories that are listed once more at the end, and the time for that: no other scan is read ahead of meanwhile.
-const DIRS_MAX: usize = 32_768;
-const REFRESH_MAX: Duration = Duration::from_secs(3);
-
 /// What to read.
 #[derive(Clone, Debug)]
 pub struct Task {
@@ -63,10 +59,13 @@ pub struct Task {
 pub fn run(task: &Task, mut go: impl Read + AsFd, mut marks: impl Write) -> io::Result<()> {
     let from = read_path(&mut go)?;
     let mut walk = Walk::begin(task, &from)?;
-    let mut lead = Lead { go, windows: 0 };
+    let mut lead = Lead { go, ahead: 0, windows: 0 };
+    let mut batches = VecDeque::new();
     let mut empty = 0;
     loop {
-        let mark = match walk.window()? {
+        let Some(ahead) = lead.look()? else { return Ok(()) };
+        let is_read = ahead >= LEAD_MIN;
+        let mark = match walk.window(is_read)? {
             Window::Mark(mark) => mark,
             Window::Empty if empty < EMPTY_WINDOWS_MAX => {
                 empty += 1;
@@ -78,35 +77,73 @@ pub fn run(task: &Task, mut go: impl Read + AsFd, mut marks: impl Write) -> io::
         empty = 0;
         marks.write_all(&mark.to_le_bytes())?;
         marks.flush()?;
-        lead.windows += 1;
+        lead.step();
+        batches.push_back(Batch { nth: lead.windows, is_read, dirs: std::mem::take(&mut walk.left) });
+        let is_due = |batch: &mut Batch| batch.is_due(&lead);
+        while let Some(batch) = batches.pop_front_if(is_due) {
+            walk.list_again(batch.dirs)?;
+        }
         if !lead.shrink_below(WINDOWS_AHEAD)? {
             return Ok(());
         }
     }
-    // Not before the scan has come that far, too: what it reads by itself would be doubted again.
-    if lead.shrink_below(1)? { walk.refresh(&mut lead) } else { Ok(()) }
+    // The rest, when the scan has come to the last mark.
+    if lead.shrink_below(1)? {
+        let last = std::mem::take(&mut walk.left);
+        batches
+            .into_iter()
+            .map(|batch| batch.dirs)
+            .chain([last])
+            .try_for_each(|dirs| walk.list_again(dirs))?;
+    }
+    Ok(())
 }
 
-/// How many windows the scan is behind, as far as the daemon has told.
+/// Directories that the walk was through with in a window.
+struct Batch {
+    nth: u64,
+    /// Whether the kernel was told to read their files; else the scan does.
+    is_read: bool,
+    dirs: Vec<PathBuf>,
+}
+
+impl Batch {
+    /// Whether the READs are through: a window later, or when the scan has come by.
+    fn is_due<R>(&self, lead: &Lead<R>) -> bool {
+        let passed = lead.windows - lead.ahead;
+        (self.is_read && self.nth < lead.windows) || self.nth <= passed
+    }
+}
+
+/// How far the reader is ahead of the scan, as far as the daemon has told.
 struct Lead<R> {
     go: R,
-    windows: usize,
+    /// Windows that the scan is behind.
+    ahead: u64,
+    /// Windows in all.
+    windows: u64,
 }
 
 impl<R: Read + AsFd> Lead<R> {
-    /// Waits until it is below `limit`. False: nobody follows, or there is no daemon any more.
-    fn shrink_below(&mut self, limit: usize) -> io::Result<bool> {
-        while self.windows >= limit {
+    /// One more window.
+    fn step(&mut self) {
+        (self.ahead, self.windows) = (self.ahead + 1, self.windows + 1);
+    }
+
+    /// How many windows the scan is behind now. None: there is no daemon any more.
+    fn look(&mut self) -> io::Result<Option<u64>> {
+        let is_there = !self.is_told(0)? || self.take()?;
+        Ok(is_there.then_some(self.ahead))
+    }
+
+    /// Waits until it is less than `limit` behind. False: nobody follows, or there is no daemon any more.
+    fn shrink_below(&mut self, limit: u64) -> io::Result<bool> {
+        while self.ahead >= limit {
             if !(self.is_told(PATIENCE_MS)? && self.take()?) {
                 return Ok(false);
             }
         }
         Ok(true)
-    }
-
-    /// Whether there is a daemon, as far as can be said without waiting.
-    fn is_watched(&mut self) -> io::Result<bool> {
-        Ok(!self.is_told(0)? || self.take()?)
     }
 
     fn is_told(&self, patience_ms: u16) -> io::Result<bool> {
@@ -122,7 +159,7 @@ impl<R: Read + AsFd> Lead<R> {
     /// Takes what was told. False: it is the end.
     fn take(&mut self) -> io::Result<bool> {
         let read = self.go.read(&mut [0; 64])?;
-        self.windows = self.windows.saturating_sub(read);
+        self.ahead = self.ahead.saturating_sub(read as u64);
         Ok(read > 0)
     }
 }
@@ -166,8 +203,8 @@ struct Listed {
 struct Walk {
     task: Task,
     levels: Vec<Level>,
-    /// The directories that were on the way.
-    seen: Vec<PathBuf>,
+    /// Directories that it is through with, since somebody asked.
+    left: Vec<PathBuf>,
 }
 
 impl Walk {
@@ -187,18 +224,17 @@ impl Walk {
             let path = above.path.join(name);
             levels.push(list(&root, path)?);
         }
-        let seen = levels.iter().map(|level| level.path.clone()).collect();
-        Ok(Walk { task: task.clone(), levels, seen })
+        Ok(Walk { task: task.clone(), levels, left: Vec::new() })
     }
 
-    /// Has the kernel read the next files but one.
-    fn window(&mut self) -> io::Result<Window> {
+    /// Has the kernel read the next files but one, or, without `is_read`, leaves them to the scan.
+    fn window(&mut self, is_read: bool) -> io::Result<Window> {
         let root = open_root(&self.task)?;
         let (mut files, mut entries) = (0, 0);
         let mut dir: Option<OwnedFd> = None;
         while let Some(level) = self.levels.last_mut() {
             let Some(entry) = level.entries.get(level.next) else {
-                self.levels.pop();
+                self.left.extend(self.levels.pop().map(|level| level.path));
                 dir = None;
                 continue;
             };
@@ -212,12 +248,10 @@ impl Walk {
                 Type::Directory if entry.name.as_bytes().starts_with(b".") => {}
                 Type::Directory => {
                     let path = level.path.join(&*entry.name);
-                    if self.seen.len() < DIRS_MAX {
-                        self.seen.push(path.clone());
-                    }
                     self.levels.extend(list(&root, path));
                     dir = None;
                 }
+                Type::File if !is_read && files + 1 < WINDOW_FILES => files += 1,
                 Type::File => {
                     let here = match dir.take() {
                         Some(dir) => dir,
@@ -244,19 +278,10 @@ impl Walk {
         Ok(Window::End)
     }
 
-    /// Lists the directories once more: the attributes of what is in them come with it, and then those of the directory itself.
-    #[expect(clippy::disallowed_methods, reason = "how long it may take is no business of anybody else")]
-    fn refresh<R: Read + AsFd>(self, lead: &mut Lead<R>) -> io::Result<()> {
-        if fstatvfs(&open_root(&self.task)?)?.flags().contains(FsFlags::ST_RDONLY) {
-            // There the kernel doubts nothing.
-            return Ok(());
-        }
-        let until = Instant::now() + REFRESH_MAX;
-        for path in self.seen {
-            if Instant::now() > until || !lead.is_watched()? {
-                break;
-            }
-            let root = open_root(&self.task)?;
+    /// Lists directories once more: the attributes of what is in them come with it, and then those of the directory itself.
+    fn list_again(&self, dirs: Vec<PathBuf>) -> io::Result<()> {
+        let root = open_root(&self.task)?;
+        for path in dirs {
             // What is gone meanwhile needs no listing.
             let _ = list_again(&root, &path);
         }
@@ -344,7 +369,7 @@ mod tests {
     }
 
     fn marks(walk: &mut Walk) -> Vec<u64> {
-        let mark = |walk: &mut Walk| match walk.window().unwrap() {
+        let mark = |walk: &mut Walk| match walk.window(true).unwrap() {
             Window::Mark(mark) => Some(mark),
             Window::Empty | Window::End => None,
         };
@@ -396,7 +421,7 @@ mod tests {
         (0..2 * WINDOW_ENTRIES)
             .for_each(|n| std::os::unix::fs::symlink("x", empty.join(n.to_string())).unwrap());
         let mut walk = Walk::begin(&task, Path::new("d/nothing")).unwrap();
-        assert_eq!([walk.window().unwrap(), walk.window().unwrap()], [Window::Empty, Window::Empty]);
+        assert_eq!([walk.window(true).unwrap(), walk.window(true).unwrap()], [Window::Empty, Window::Empty]);
     }
 
     #[test]
@@ -404,31 +429,32 @@ mod tests {
         let (dir, task) = tree();
         let mut walk = Walk::begin(&task, Path::new(".")).unwrap();
         assert_eq!(marks(&mut walk).len(), WINDOWS);
-        let mut seen = walk.seen.clone();
-        seen.sort();
-        assert_eq!(seen, ["", "a", "b", "b/c", "d"].map(PathBuf::from));
+        let mut left = walk.left.clone();
+        left.sort();
+        assert_eq!(left, ["", "a", "b", "b/c", "d"].map(PathBuf::from));
         fs::remove_dir_all(dir.path().join("b")).unwrap();
-        let (go, mut daemon) = io::pipe().unwrap();
-        daemon.write_all(&[0]).unwrap();
-        let mut lead = Lead { go, windows: 1 };
-        walk.refresh(&mut lead).unwrap();
-        assert_eq!(lead.windows, 0, "it listens meanwhile");
-        let gone = Walk { task: Task { device: "0:0".into(), ..task }, levels: Vec::new(), seen };
-        assert!(gone.refresh(&mut lead).is_err(), "another file system is there");
+        walk.list_again(left.clone()).unwrap();
+        let other =
+            Walk { task: Task { device: "0:0".into(), ..task }, levels: Vec::new(), left: Vec::new() };
+        assert!(other.list_again(left).is_err(), "another file system is there");
     }
 
     #[test]
     fn nobody_is_waited_for_in_vain() {
         let (_dir, task) = tree();
-        // No step: it ends by its patience. Steps, and then no daemon any more: it is not waited for.
+        // No step, or too few: it ends by its patience. No daemon any more: it is not waited for.
         let (silent, _keep) = told(".", 0);
         let mut marks = Vec::new();
         run(&task, silent, &mut marks).unwrap();
-        assert_eq!(marks.len(), WINDOWS_AHEAD * size_of::<u64>());
+        assert_eq!(marks.len(), WINDOWS.min(WINDOWS_AHEAD as usize) * size_of::<u64>());
+        let (steps, _keep) = told(".", 8);
+        let mut marks = Vec::new();
+        run(&task, steps, &mut marks).unwrap();
+        assert_eq!(marks.len(), WINDOWS * size_of::<u64>());
         let (steps, daemon) = told(".", 8);
         drop(daemon);
         let mut marks = Vec::new();
         run(&task, steps, &mut marks).unwrap();
-        assert_eq!(marks.len(), WINDOWS * size_of::<u64>());
+        assert_eq!(marks.len(), size_of::<u64>(), "it ends as soon as it looks");
     }
 }
