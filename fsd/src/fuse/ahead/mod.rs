@@ -3,6 +3,8 @@
 //! A scan is seen by what nobody else does again and again: it lists a directory and reads what is in it. Then the reader runs ahead of it,
 //! a process for each scan. If nobody follows it ends, and the next one has to be surer of itself.
 
+mod again;
+mod lead;
 pub mod walk;
 
 use std::{
@@ -30,7 +32,7 @@ const READERS_MAX: usize = 4;
 const DIRS_MIN: u32 = 4;
 const DIRS_MAX: u32 = 768;
 /// Marks that are kept; a reader is never further ahead.
-const MARKS_MAX: usize = 8;
+const MARKS_MAX: usize = lead::WINDOWS_AHEAD as usize;
 /// Files that are remembered as read: those of some windows.
 const READ_MAX: usize = 2048;
 /// How long somebody who unmounts waits for a reader to end that was killed.

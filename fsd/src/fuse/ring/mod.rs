@@ -3,8 +3,8 @@
 //!
 //! The kernel has a queue for every CPU and puts a request into that of the CPU it was made on. Here a thread for every CPU,
 //! pinned to it, owns a ring, and serves that CPU's queue of every mount: nobody on another CPU has to wake up. What a thread
-//! may have to wait for longer is carried out by others ([`blocking`]); while it serves streams it may
-//! leave its CPU ([`roaming`]). Source: `fs/fuse/dev_uring.c`.
+//! may have to wait for longer is carried out by others ([`blocking`]); while it serves streams it may leave its CPU ([`roaming`]).
+//! Source: `fs/fuse/dev_uring.c`.
 
 mod blocking;
 mod command;
