@@ -2,7 +2,7 @@
 
 use std::{io, path::PathBuf};
 
-use crate::{Digest, SnapshotId};
+use crate::{Digest, ObjectKind, SnapshotId, remote::Failure};
 
 /// The result of a store operation.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -42,6 +42,23 @@ pub enum Error {
         /// The rule that is broken.
         reason: &'static str,
     },
+    /// The object is not here; the remote store may have it. Whoever can wait has it fetched, and asks again.
+    #[error("{digest} is not on this host yet")]
+    Absent {
+        /// What it is.
+        kind: ObjectKind,
+        /// The object.
+        digest: Digest,
+    },
+    /// The remote store did not do what it was asked for.
+    #[error(transparent)]
+    Remote(#[from] Failure),
+    /// The object was asked for by others, too, and did not come.
+    #[error(transparent)]
+    Fetch(std::sync::Arc<Error>),
+    /// Something was to be done in the remote store.
+    #[error("this host has no remote store; start aetherfsd with --remote")]
+    NoRemote,
     /// A referenced object is nowhere in the store.
     #[error("{0} is missing from the store; run `aetherctl fsck`")]
     Missing(Digest),
@@ -125,6 +142,14 @@ impl Error {
     pub fn io(path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Error {
         let path = path.into();
         move |source| Error::Io { path, source }
+    }
+
+    /// What several who asked for an object are told.
+    pub(crate) fn of_fetch(error: std::sync::Arc<Error>) -> Error {
+        match &*error {
+            Error::Missing(digest) => Error::Missing(*digest),
+            _ => Error::Fetch(error),
+        }
     }
 
     /// The disk (or a quota on it) is full.

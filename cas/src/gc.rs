@@ -93,6 +93,8 @@ impl Store {
         dry_run: bool,
         progress: &mut dyn FnMut(GcProgress),
     ) -> Result<GcReport> {
+        // While nobody has to wait for it.
+        self.know_elsewhere()?;
         let _closed = self.gate().close();
         let no_damage = |_| None;
         let mut reach = Reach::new(self, &no_damage);

@@ -12,6 +12,7 @@ pub mod dir;
 pub mod disk;
 mod entry;
 mod error;
+mod evict;
 mod fields;
 mod fsck;
 #[cfg(any(test, feature = "simulation"))]
@@ -30,6 +31,7 @@ mod pool;
 mod reach;
 mod record;
 mod recover;
+pub mod remote;
 mod salvage;
 mod scan;
 #[cfg(any(test, feature = "simulation"))]

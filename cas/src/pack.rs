@@ -76,12 +76,14 @@ pub(crate) struct Pack {
     opened: OnceLock<Opened>,
     /// Bytes in the file: nothing is read behind them.
     len: AtomicU64,
+    /// When it was last read, by the count of evictions.
+    era: AtomicU64,
 }
 
 impl Pack {
     /// The pack `id`, whose file is opened when it is first read.
     pub(crate) fn open(disk: Arc<dyn Disk>, id: u64, kind: PackKind) -> Pack {
-        Pack { id, kind, disk, opened: OnceLock::new(), len: AtomicU64::new(0) }
+        Pack { id, kind, disk, opened: OnceLock::new(), len: AtomicU64::new(0), era: AtomicU64::new(0) }
     }
 
     /// Makes the file of a new pack, its header in it. Nothing is synced.
@@ -145,6 +147,19 @@ impl Pack {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(true),
             Err(error) => Err(Error::io(self.display())(error)),
         }
+    }
+
+    /// It is read in this era.
+    pub(crate) fn touch(&self, era: u64) {
+        // Who reads all the time writes nothing that others would have to fetch.
+        if self.era.load(Relaxed) != era {
+            self.era.store(era, Relaxed);
+        }
+    }
+
+    /// The era it was last read in.
+    pub(crate) fn last_era(&self) -> u64 {
+        self.era.load(Relaxed)
     }
 
     /// Bytes in the file, as far as this process knows: it alone appends.

@@ -5,7 +5,7 @@
 
 use std::{collections::HashMap, fmt};
 
-use crate::{Content, Digest, Error, Node, Result, SnapshotId, Store, blob::List, dir::Dir};
+use crate::{Content, Digest, Error, Node, ObjectKind, Result, SnapshotId, Store, blob::List, dir::Dir};
 
 /// Problems that are told one by one; of the rest only the number is, and the first of each root as long as there are not
 /// twice as many.
@@ -112,8 +112,8 @@ impl<'a> Reach<'a> {
                 match self.entry(&dir, index, &mut path)? {
                     Step::Done(sound) => frame.sound &= sound,
                     Step::Into(below) => stack.push(below),
-                    Step::SkipPage => {
-                        frame.sound = false;
+                    Step::SkipPage(sound) => {
+                        frame.sound &= sound;
                         frame.next = dir.page_range(dir.page_at(index)).end;
                     }
                 }
@@ -148,7 +148,12 @@ impl<'a> Reach<'a> {
             match Dir::open(self.store, *digest) {
                 Ok(dir) => self.seen.extend((0..dir.page_count()).map(|page| (dir.page_digest(page), true))),
                 // Whoever remembers it is told so when he asks.
-                Err(Error::Corrupt { .. } | Error::Malformed { .. } | Error::Missing(_)) => {}
+                Err(
+                    Error::Corrupt { .. }
+                    | Error::Malformed { .. }
+                    | Error::Missing(_)
+                    | Error::Absent { .. },
+                ) => {}
                 Err(other) => return Err(other),
             }
             self.seen.insert(*digest, true);
@@ -159,7 +164,8 @@ impl<'a> Reach<'a> {
     /// Walks a set of extended attributes. True if it is there.
     pub(crate) fn xattrs(&mut self, digest: Digest, path: &str) -> Result<bool> {
         Ok(self.seen.get(&digest) == Some(&true)
-            || self.node(digest, path, |store| store.xattrs(digest))?.is_some())
+            || self.node(digest, path, |store| store.xattrs(digest))?.is_some()
+            || self.seen.get(&digest) == Some(&true))
     }
 
     fn list(&mut self, digest: Digest, size: Option<u64>, path: &str) -> Result<bool> {
@@ -173,7 +179,9 @@ impl<'a> Reach<'a> {
             let extents = list.extents_from(0).collect::<Result<Vec<_>>>()?;
             Ok((list.size(), extents))
         };
-        let Some((list_size, extents)) = self.node(digest, path, read)? else { return Ok(false) };
+        let Some((list_size, extents)) = self.node(digest, path, read)? else {
+            return Ok(self.seen.get(&digest) == Some(&true));
+        };
         let mut sound = true;
         if size.is_some_and(|size| size != list_size) {
             self.problem(digest, path, "the list is of a file of another size");
@@ -196,7 +204,10 @@ impl<'a> Reach<'a> {
         let there = self.store.object_len(digest)?;
         let reason = match (there, (self.known_damage)(digest)) {
             (_, Some(reason)) => Some(reason),
-            (None, None) => Some("missing".to_owned()),
+            (None, None) => match self.store.is_elsewhere(ObjectKind::Chunk, digest) {
+                true => None,
+                false => Some("missing".to_owned()),
+            },
             (Some(there), None) => len
                 .is_some_and(|len| len != u64::from(there))
                 .then(|| "the chunk has another length than its file says".to_owned()),
@@ -227,8 +238,14 @@ impl<'a> Reach<'a> {
             Ok(entry) => entry,
             Err(error) => {
                 let page = dir.page_digest(dir.page_at(index));
-                self.unreadable(page, path, error)?;
-                return Ok(Step::SkipPage);
+                let is_elsewhere = match &error {
+                    Error::Absent { kind, digest } => self.store.is_elsewhere(*kind, *digest),
+                    _ => false,
+                };
+                if !is_elsewhere {
+                    self.unreadable(page, path, error)?;
+                }
+                return Ok(Step::SkipPage(is_elsewhere));
             }
         };
         let path_len = path.len();
@@ -270,6 +287,11 @@ impl<'a> Reach<'a> {
                 self.seen.insert(digest, true);
                 Ok(Some(value))
             }
+            // All that it refers to is there, too: docs/format.md says why.
+            Err(Error::Absent { kind, digest }) if self.store.is_elsewhere(kind, digest) => {
+                self.seen.insert(digest, true);
+                Ok(None)
+            }
             Err(error) => {
                 self.unreadable(digest, path, error)?;
                 Ok(None)
@@ -282,6 +304,7 @@ impl<'a> Reach<'a> {
             Error::Corrupt { .. }
             | Error::Malformed { .. }
             | Error::Missing(_)
+            | Error::Absent { .. }
             | Error::UnknownSnapshot(_) => {
                 self.opaque(digest, path, error);
                 Ok(())
@@ -312,6 +335,6 @@ enum Step {
     Done(bool),
     /// It is a directory to be walked.
     Into(Frame),
-    /// It cannot be read, nor can the others of its page.
-    SkipPage,
+    /// It cannot be read here, nor can the others of its page; true if the remote store has them.
+    SkipPage(bool),
 }

@@ -6,23 +6,36 @@
 use std::{
     collections::HashMap,
     io,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
 };
 
 use parking_lot::RwLock;
 
 use crate::{
-    Digest, Error, Result,
+    Content, Digest, Error, Node, Result, SnapshotId,
     cache::Cache,
     catalogue::Catalogue,
+    dir::Dir,
     disk::{Disk, Patience},
     gate::Gate,
     hash::KeyedHash,
-    index::{Change, Index, PackState},
+    index::{Change, Index, Move, PackState},
     pack::{Location, PACKS_DIR, Pack, pack_path},
     pool::{Appender, Pool},
     record::PackKind,
     recover,
+    remote::{
+        Manifest, Remote,
+        cache::Kept,
+        counters::{Counters, Counts},
+        fetch::{Fetcher, Ticket},
+        known::{self, Atlas},
+        name::RemoteName,
+        publish::{self, Asked, Published, Resumed},
+    },
 };
 pub use crate::{
     fsck::{Damage, FsckOptions, FsckProgress, FsckReport, Use},
@@ -39,9 +52,24 @@ pub use crate::{
 /// the object, and gc runs once at a time.
 const MOVED_RETRIES_MAX: u32 = 16;
 
+/// Snapshots of this host that the remote store is asked about when nothing that is known has an object.
+const MAYBE_MAX: usize = 64;
+/// Directories that are looked into, and names in each, to tell what snapshots have in common.
+const MARKED_DIRS_MAX: usize = 16;
+const MARKS_OF_DIR_MAX: u32 = 256;
+
 /// A handle to the store; clones share it.
 #[derive(Clone, Debug)]
-pub struct Store(Arc<Shared>);
+pub struct Store(Arc<Shared>, Absence);
+
+/// What becomes of who asks for an object that only the remote store has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Absence {
+    /// He is told: [`Error::Absent`].
+    Told,
+    /// He waits until it is here.
+    Fetched,
+}
 
 #[derive(Debug)]
 struct Shared {
@@ -55,6 +83,20 @@ struct Shared {
     packs: RwLock<HashMap<u64, Arc<Pack>, KeyedHash>>,
     /// Objects of meta packs.
     objects: Cache,
+    /// The store that hosts share, if there is one.
+    far: OnceLock<Far>,
+    /// Counts evictions: what a pack's last use is told by.
+    era: AtomicU64,
+}
+
+/// What there is beyond this store.
+#[derive(Debug)]
+struct Far {
+    atlas: Arc<Atlas>,
+    remote: Arc<dyn Remote>,
+    kept: Kept,
+    fetcher: Fetcher,
+    counters: Arc<Counters>,
 }
 
 /// Bounds that tests shrink.
@@ -121,16 +163,21 @@ impl Store {
     fn assemble(disk: Arc<dyn Disk>, options: Options, index: Index) -> Result<Store> {
         let open = |(id, state): (u64, PackState)| (id, Arc::new(Pack::open(disk.clone(), id, state.kind)));
         let packs = index.packs()?.into_iter().map(open).collect();
-        let store = Store(Arc::new(Shared {
-            disk: disk.clone(),
-            options,
-            index,
-            catalogue: OnceLock::new(),
-            gate: Arc::default(),
-            pool: Pool::default(),
-            packs: RwLock::new(packs),
-            objects: Cache::new(options.object_cache_bytes),
-        }));
+        let store = Store(
+            Arc::new(Shared {
+                disk: disk.clone(),
+                options,
+                index,
+                catalogue: OnceLock::new(),
+                gate: Arc::default(),
+                pool: Pool::default(),
+                packs: RwLock::new(packs),
+                objects: Cache::new(options.object_cache_bytes),
+                far: OnceLock::new(),
+                era: AtomicU64::new(1),
+            }),
+            Absence::Told,
+        );
         let catalogue = Catalogue::open(&disk, || store.found_snapshots())?;
         store.0.catalogue.set(catalogue).expect("set once, here");
         Ok(store)
@@ -169,11 +216,14 @@ impl Store {
 
     /// The bytes of an object, checked against its digest when they come into memory. What an object is called does not
     /// depend on its kind: equal bytes are one object.
-    pub fn object(&self, _kind: ObjectKind, digest: Digest) -> Result<Object> {
+    pub fn object(&self, kind: ObjectKind, digest: Digest) -> Result<Object> {
         if let Some(object) = self.0.objects.get(digest) {
             return Ok(object);
         }
-        let object = self.find(digest, |pack, at| pack.object(digest, at))?;
+        let object = match self.find(digest, |pack, at| pack.object(digest, at)) {
+            Err(Error::Missing(_)) => self.elsewhere(kind, digest, |kept| Ok(kept.object(kind, digest)))?,
+            found => found?,
+        };
         Ok(self.0.objects.put(digest, object))
     }
 
@@ -192,12 +242,186 @@ impl Store {
     ) -> Result<()> {
         let end = offset.saturating_add(buf.len() as u64);
         let too_short = || Error::Malformed { what: "chunk", reason: "shorter than what refers to it says" };
-        self.find(digest, |pack, at| {
+        let found = self.find(digest, |pack, at| {
             if end > u64::from(at.len) {
                 return Err(too_short());
             }
             pack.read(digest, at, offset as usize, buf, patience)
-        })
+        });
+        match found {
+            Err(Error::Missing(_)) => self.elsewhere(ObjectKind::Chunk, digest, |kept| {
+                Ok(kept.read_chunk(patience, digest, offset, buf)?.then_some(()))
+            }),
+            found => found,
+        }
+    }
+
+    /// Gets an object that is not in this store out of the cache, once it is there.
+    fn elsewhere<T>(
+        &self,
+        kind: ObjectKind,
+        digest: Digest,
+        mut get: impl FnMut(&Kept) -> Result<Option<T>>,
+    ) -> Result<T> {
+        let Some(far) = self.0.far.get() else { return Err(Error::Missing(digest)) };
+        for _ in 0..MOVED_RETRIES_MAX {
+            if let Some(found) = get(&far.kept)? {
+                far.counters.found();
+                return Ok(found);
+            }
+            match self.1 {
+                Absence::Told => return Err(Error::Absent { kind, digest }),
+                Absence::Fetched => far.fetcher.fetch(kind, digest).wait().map_err(Error::of_fetch)?,
+            }
+        }
+        // It comes, and is gone again before anybody can read it: the cache has no room.
+        Err(Error::Absent { kind, digest })
+    }
+
+    /// The store for who can wait until objects of the remote store are here. Not for who holds what others need.
+    pub fn fetching(&self) -> Store {
+        self.with(Absence::Fetched)
+    }
+
+    pub(crate) fn with(&self, absence: Absence) -> Store {
+        Store(Arc::clone(&self.0), absence)
+    }
+
+    pub(crate) fn absence(&self) -> Absence {
+        self.1
+    }
+
+    /// Lets the store have what `remote` has, once it is needed, by a cache of so many bytes. At most once. Errors: the disk's.
+    pub fn attach(&self, remote: Arc<dyn Remote>, cache_bytes: u64) -> Result<()> {
+        let disk = self.disk();
+        let mut maybe: Vec<_> = self.list()?.into_iter().map(|listed| listed.id).collect();
+        maybe.truncate(MAYBE_MAX);
+        let atlas = Arc::new(Atlas::open(Arc::clone(disk), Arc::clone(&remote), maybe)?);
+        let kept = Kept::open(disk, cache_bytes)?;
+        let counters = Arc::<Counters>::default();
+        let fetcher =
+            Fetcher::start(Arc::clone(&atlas), Arc::clone(&remote), kept.landing(), Arc::clone(&counters))?;
+        let attached = self.0.far.set(Far { atlas, remote, kept, fetcher, counters });
+        assert!(attached.is_ok(), "a store has one remote store");
+        Ok(())
+    }
+
+    /// What the remote store was asked for, if there is one.
+    pub fn remote_counts(&self) -> Result<Option<Counts>> {
+        let Some(far) = self.0.far.get() else { return Ok(None) };
+        let (cached_bytes, cache_bytes_max) = far.kept.bytes()?;
+        Ok(Some(Counts { cached_bytes, cache_bytes_max, ..far.counters.counts() }))
+    }
+
+    /// Waits until all that was fetched is on disk, or the disk refused it.
+    pub fn settle_cache(&self) {
+        if let Some(far) = self.0.far.get() {
+            far.kept.settle();
+        }
+    }
+
+    /// Whether an object need not be fetched.
+    pub(crate) fn is_here(&self, digest: Digest) -> Result<bool> {
+        let is_cached = || self.0.far.get().is_some_and(|far| far.kept.object_len(digest).is_some());
+        Ok(self.index().locate(digest)?.is_some() || is_cached())
+    }
+
+    /// Whether there is a remote store.
+    pub fn has_remote(&self) -> bool {
+        self.0.far.get().is_some()
+    }
+
+    /// Whether the remote store has an object that is not here, as far as is known: see [`Store::know_elsewhere`].
+    pub(crate) fn is_elsewhere(&self, kind: ObjectKind, digest: Digest) -> bool {
+        self.0.far.get().is_some_and(|far| far.atlas.has(kind, digest))
+    }
+
+    /// Brings here all that tells what the remote store has, before somebody asks who cannot wait for it. Error: it cannot be had.
+    pub(crate) fn know_elsewhere(&self) -> Result<()> {
+        self.0.far.get().map_or(Ok(()), |far| far.atlas.bring_all())
+    }
+
+    /// Nothing is fetched from here on, and whoever waits for it is told so: before the end.
+    pub fn end_fetches(&self) {
+        if let Some(far) = self.0.far.get() {
+            far.fetcher.end();
+        }
+    }
+
+    /// Has an object brought here that a call said is [`Error::Absent`]. `None` if there is no remote store.
+    pub fn fetch(&self, kind: ObjectKind, digest: Digest) -> Option<Ticket> {
+        Some(self.0.far.get()?.fetcher.fetch(kind, digest))
+    }
+
+    /// Makes a snapshot of the remote store known here, by its manifest. Errors: `UnknownSnapshot`, `Remote`.
+    pub fn discover(&self, id: SnapshotId) -> Result<Arc<Manifest>> {
+        let far = self.0.far.get().ok_or(Error::UnknownSnapshot(id))?;
+        far.atlas.manifest(id)
+    }
+
+    /// [`publish`](crate::remote::publish::publish) to the store's own remote store, on top of one of `near` if that is there and has
+    /// something in common. Error:
+    /// `NoRemote`, and as there.
+    pub fn publish(
+        &self,
+        id: SnapshotId,
+        near: &[SnapshotId],
+        name: &(dyn Fn() -> RemoteName + Sync),
+        progress: &(dyn Fn(publish::Progress) + Sync),
+        is_cancelled: &(dyn Fn() -> bool + Sync),
+    ) -> Result<Published> {
+        let far = self.0.far.get().ok_or(Error::NoRemote)?;
+        far.atlas.bind(known::initialize(&*far.remote, name())?)?;
+        let parent = far.atlas.parent(id, near, &self.marks(id)?)?;
+        let resumed = Resumed::new(far.atlas.sent());
+        let sent = |pack: &_| far.atlas.add_sent(pack);
+        let asked = Asked { remote: &*far.remote, resumed, sent: &sent, name, progress, is_cancelled };
+        let published = publish::publish(&self.fetching(), &parent, id, &asked)?;
+        far.atlas.learn(published.manifest.clone())?;
+        far.atlas.settle_sent(&published.named)?;
+        Ok(published)
+    }
+
+    /// Some directories and files of a snapshot, from the root on, by which others are told that have much in common with it.
+    fn marks(&self, id: SnapshotId) -> Result<Vec<(ObjectKind, Digest)>> {
+        let store = self.fetching();
+        let mut marks = vec![(ObjectKind::Dir, store.snapshot(id)?.dir)];
+        let mut seen = 0;
+        for _ in 0..MARKED_DIRS_MAX {
+            let next = marks[seen..].iter().position(|(kind, _)| *kind == ObjectKind::Dir);
+            let Some(next) = next else { break };
+            seen += next + 1;
+            let dir = Dir::open(&store, marks[seen - 1].1)?;
+            for index in 0..dir.count().min(MARKS_OF_DIR_MAX) {
+                match dir.entry(index)?.node {
+                    Node::Dir(below) => marks.push((ObjectKind::Dir, below)),
+                    Node::File(Content::Chunk(chunk)) => marks.push((ObjectKind::Chunk, chunk)),
+                    Node::File(Content::List(list)) => marks.push((ObjectKind::List, list)),
+                    _ => {}
+                }
+            }
+        }
+        Ok(marks)
+    }
+
+    /// The bytes of an object that is read once, and not kept in memory.
+    pub(crate) fn bytes_of(&self, kind: ObjectKind, digest: Digest) -> Result<Vec<u8>> {
+        if kind != ObjectKind::Chunk {
+            return Ok(self.object(kind, digest)?.to_vec());
+        }
+        let len = match self.index().locate(digest)? {
+            Some(at) => at.len,
+            None => self.elsewhere(kind, digest, |kept| Ok(kept.object_len(digest)))?,
+        };
+        let mut bytes = vec![0; len as usize];
+        self.read_chunk(digest, 0, &mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// Takes an object out of the index: what stands in its place is not it. It is written anew when it comes again.
+    pub(crate) fn disown(&self, digest: Digest) -> Result<()> {
+        let Some(from) = self.index().locate(digest)? else { return Ok(()) };
+        self.index().commit(&Change { moved: vec![Move { digest, from, to: None }], ..Change::default() })
     }
 
     /// Forgets what is in memory: the next reader hears what the disk says.
@@ -240,6 +464,11 @@ impl Store {
         self.0.catalogue.get().expect("set before anybody has the store")
     }
 
+    /// What is read from here on was read later than anything before.
+    pub(crate) fn begin_era(&self) {
+        self.0.era.fetch_add(1, Relaxed);
+    }
+
     pub(crate) fn options(&self) -> &Options {
         &self.0.options
     }
@@ -277,6 +506,8 @@ impl Store {
     }
 
     fn enter(&self, appender: Appender) -> Result<Appender> {
+        // What was just written goes no sooner than what was just read.
+        appender.pack.touch(self.0.era.load(Relaxed));
         self.0.packs.write().insert(appender.pack.id, appender.pack.clone());
         Ok(appender)
     }
@@ -327,6 +558,7 @@ impl Store {
             let at = self.index().locate(digest)?.ok_or(Error::Missing(digest))?;
             last = Some(at);
             let Some(pack) = self.pack(at.pack) else { continue };
+            pack.touch(self.0.era.load(Relaxed));
             match read(&pack, &at) {
                 Err(error) if is_not_found(&error) && self.pack(at.pack).is_none() => {}
                 Err(error) if is_not_found(&error) => {
@@ -359,6 +591,6 @@ fn is_not_found(error: &Error) -> bool {
 }
 
 #[cfg(test)]
-mod gc_tests;
+pub(crate) mod gc_tests;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

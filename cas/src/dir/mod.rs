@@ -23,7 +23,7 @@ use header::{Header, Shape, malformed};
 use index::Index;
 use leaf::Leaf;
 
-use crate::{Attrs, Digest, Entry, Kind, Object, ObjectKind, Result, Store};
+use crate::{Attrs, Digest, Entry, Kind, Object, ObjectKind, Result, Store, store::Absence};
 
 /// What a directory's subtree adds up to. Sums that would exceed 64 bits stay at the largest number.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -82,9 +82,10 @@ impl DirName {
     }
 }
 
-/// A directory's entries, read in place. Cheap to clone; keeps the memory it stands in alive.
+/// A directory's entries, read in place. Cheap to clone; keeps the memory it stands in alive. What becomes of who needs a page that is
+/// not here is up to the store that it was opened in, or [bound](Dir::bound) to.
 #[derive(Clone, Debug)]
-pub struct Dir(Arc<Inner>);
+pub struct Dir(Arc<Inner>, Absence);
 
 #[derive(Debug)]
 struct Inner {
@@ -119,7 +120,12 @@ impl Dir {
             Shape::Index => Some(Wide::open(store, Index::opened(&object))),
             Shape::Whole | Shape::Page => None,
         };
-        Ok(Dir(Arc::new(Inner { name, count, totals, object, wide })))
+        Ok(Dir(Arc::new(Inner { name, count, totals, object, wide }), store.absence()))
+    }
+
+    /// The same directory for who asks through this store.
+    pub fn bound(&self, store: &Store) -> Dir {
+        Dir(Arc::clone(&self.0), store.absence())
     }
 
     /// The directory without its bytes.
@@ -200,7 +206,7 @@ impl Dir {
     fn leaf(&self, page: u32) -> Result<Leaf<'_>> {
         match &self.0.wide {
             None => Ok(Leaf::checked(&self.0.object, self.0.count)),
-            Some(wide) => wide.leaf(self.index(), page),
+            Some(wide) => wide.leaf(self.1, self.index(), page),
         }
     }
 
@@ -221,13 +227,13 @@ impl Wide {
         Wide { store: store.clone(), starts, pages }
     }
 
-    fn leaf(&self, index: Index<'_>, page: u32) -> Result<Leaf<'_>> {
+    fn leaf(&self, absence: Absence, index: Index<'_>, page: u32) -> Result<Leaf<'_>> {
         let slot = &self.pages[page as usize];
         let count = index.page(page).count;
         if let Some(object) = slot.get() {
             return Ok(Leaf::checked(object, count));
         }
-        let object = self.store.object(ObjectKind::DirPage, index.page(page).digest)?;
+        let object = self.store.with(absence).object(ObjectKind::DirPage, index.page(page).digest)?;
         check_page(&object, index, page)?;
         Ok(Leaf::checked(slot.get_or_init(|| object), count))
     }

@@ -35,7 +35,7 @@ fn attrs(size: u64) -> Attrs {
 }
 
 /// Puts a tree of two directories, its files made of `seeds`, and keeps it.
-fn tree(store: &Store, seeds: std::ops::Range<u64>) -> Result<SnapshotId> {
+pub(crate) fn tree(store: &Store, seeds: std::ops::Range<u64>) -> Result<SnapshotId> {
     let mut writer = store.writer()?;
     let entry = |name: String, ino, size, node, totals| DirEntry {
         name: name.into_bytes(),
@@ -66,7 +66,7 @@ fn tree(store: &Store, seeds: std::ops::Range<u64>) -> Result<SnapshotId> {
     Ok(id)
 }
 
-fn assert_tree(store: &Store, id: SnapshotId, seeds: std::ops::Range<u64>) {
+pub(crate) fn assert_tree(store: &Store, id: SnapshotId, seeds: std::ops::Range<u64>) {
     assert_tree_at(store, store.snapshot(id).unwrap().dir, seeds);
 }
 

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use cas::remote::Failure;
 use tonic::{Code, Status};
 
 use crate::{fuse::MountError, session::Error};
@@ -66,6 +67,11 @@ fn store_code(error: &cas::Error) -> Code {
         | cas::Error::Malformed { .. }
         | cas::Error::Missing(_)
         | cas::Error::Foreign { .. } => Code::DataLoss,
+        cas::Error::Remote(Failure::Unreachable { .. }) | cas::Error::Absent { .. } => Code::Unavailable,
+        cas::Error::Remote(Failure::Failed { .. }) => Code::DataLoss,
+        cas::Error::Remote(Failure::NotFound(_)) => Code::NotFound,
+        cas::Error::Remote(Failure::Refused { .. }) | cas::Error::NoRemote => Code::FailedPrecondition,
+        cas::Error::Fetch(error) => store_code(error),
         // Nobody who waits for the answer of a service is told this.
         cas::Error::Database { .. } | cas::Error::NotNow => Code::Internal,
         cas::Error::UnknownSnapshot(_) | cas::Error::NoSuchSnapshot(_) => Code::NotFound,

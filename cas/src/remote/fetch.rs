@@ -1,0 +1,468 @@
+//! Brings objects here that the remote store has, each once, whoever asks.
+//!
+//! Who needs an object that is not here gets a [`Ticket`] and goes on with something else, or waits. A few threads find out which frame
+//! it is in, fetch that, with those that `ahead` says, and check every object in it against its digest. Of a frame that is
+//! under way nobody asks again. A failure is told to those who asked for what failed, and to nobody else; the next one who asks tries
+//! again.
+//!
+//! Owns its threads, the frames under way and the queue. Knows nothing of where objects go: that is the [`Landing`]'s business.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    fmt,
+    ops::Range,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, Weak},
+    thread,
+    time::{Duration, Instant},
+};
+
+use parking_lot::{Condvar, Mutex};
+
+use super::{
+    Failure, Remote,
+    ahead::Streams,
+    counters::Counters,
+    known::Atlas,
+    layer::{Layer, Place},
+    name::RemoteName,
+    pack::Unpacker,
+};
+use crate::{Digest, Error, ObjectKind, Result, record::PackKind};
+
+/// Requests at a time.
+const THREADS: usize = 16;
+/// Bytes of a pack that one request asks for, if it is for more than a frame.
+const REQUEST_BYTES: u64 = 1 << 20;
+/// Requests that wait for a thread, beyond which nothing is fetched that nobody has asked for.
+const AHEAD_MAX: usize = 64;
+
+/// When the remote store could not be reached, whoever comes within this time is told so at once: tries take long, and who needs a hundred
+/// objects one after the other would wait a hundred times.
+const DOWN: Duration = Duration::from_secs(2);
+/// Nobody waits longer than this for an object, and as long as a look at those who wait takes to come.
+const WAIT: Duration = Duration::from_secs(60);
+const WATCH: Duration = Duration::from_secs(1);
+
+/// Where fetched objects go.
+pub trait Landing: Send + Sync + fmt::Debug + 'static {
+    /// Takes an object, which is what it is called. When it returns, whoever asks for the object finds it. May wait, if there is no
+    /// room.
+    fn land(&self, kind: ObjectKind, digest: Digest, bytes: &[u8]) -> Result<()>;
+    /// Whether the object is here already.
+    fn has(&self, digest: Digest) -> bool;
+}
+
+/// Fetches; ends its threads when it is dropped.
+#[derive(Debug)]
+pub struct Fetcher {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    atlas: Arc<Atlas>,
+    remote: Arc<dyn Remote>,
+    /// Gone at the end: what comes then goes nowhere.
+    landing: Weak<dyn Landing>,
+    counters: Arc<Counters>,
+    /// Nothing is locked inside it, and nothing waits under it.
+    state: Mutex<State>,
+    work: Condvar,
+    /// Of those who wait for the end; a thread that waits for work is not woken in vain.
+    ended: Condvar,
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Fetcher of {:?}", self.remote)
+    }
+}
+
+#[derive(Default)]
+struct State {
+    /// Somebody waits for these.
+    wanted: VecDeque<Job>,
+    /// Nobody does yet.
+    ahead: VecDeque<Frames>,
+    /// Objects that were asked for, until they are here.
+    asked: HashMap<(PackKind, Digest), Arc<Flight>>,
+    /// Frames under way, and who waits for something in each.
+    frames: HashMap<(RemoteName, u32), Vec<(PackKind, Digest)>>,
+    packs: HashMap<RemoteName, Streams>,
+    /// The remote store could not be reached, after many tries: what it said, and when that was.
+    down: Option<(Instant, Arc<Error>)>,
+    is_ending: bool,
+}
+
+impl State {
+    /// Why nobody need ask just now.
+    fn down(&self) -> Option<Arc<Error>> {
+        let (since, error) = self.down.as_ref()?;
+        (now().duration_since(*since) < DOWN).then(|| Arc::clone(error))
+    }
+}
+
+enum Job {
+    Locate(ObjectKind, Digest),
+    Fetch(Frames),
+}
+
+#[derive(Clone)]
+struct Frames {
+    layer: Arc<Layer>,
+    pack: u32,
+    range: Range<u32>,
+}
+
+impl Frames {
+    fn name(&self) -> RemoteName {
+        self.layer.packs()[self.pack as usize].name
+    }
+
+    fn bytes(&self, frames: Range<u32>) -> u64 {
+        let range = self.layer.range(self.pack, frames);
+        range.end - range.start
+    }
+}
+
+/// Whether the remote store as a whole did not answer.
+fn is_unreachable(error: &Error) -> bool {
+    match error {
+        Error::Remote(Failure::Unreachable { .. }) => true,
+        Error::Fetch(error) => is_unreachable(error),
+        _ => false,
+    }
+}
+
+/// What became of an object that was asked for.
+pub type Outcome = Result<(), Arc<Error>>;
+
+/// An object on its way.
+struct Flight {
+    begun: Instant,
+    state: Mutex<Landed>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Landed {
+    outcome: Option<Outcome>,
+    waiting: Vec<Box<dyn FnOnce(Outcome) + Send>>,
+}
+
+/// For who asked for an object.
+#[derive(Clone)]
+pub struct Ticket(Arc<Flight>);
+
+impl fmt::Debug for Ticket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Ticket")
+    }
+}
+
+impl Ticket {
+    /// Waits until the object is here. Errors: `Missing`, and what the remote store says.
+    pub fn wait(&self) -> Outcome {
+        let mut state = self.0.state.lock();
+        loop {
+            if let Some(outcome) = &state.outcome {
+                return outcome.clone();
+            }
+            self.0.changed.wait(&mut state);
+        }
+    }
+
+    /// Has `then` called when it is known whether the object is here: on the thread that found out, so it must not wait for anything.
+    pub fn then(&self, then: impl FnOnce(Outcome) + Send + 'static) {
+        let mut state = self.0.state.lock();
+        let outcome = match &state.outcome {
+            None => return state.waiting.push(Box::new(then)),
+            Some(outcome) => outcome.clone(),
+        };
+        drop(state);
+        then(outcome);
+    }
+}
+
+impl Flight {
+    fn land(&self, outcome: &Outcome) {
+        let mut state = self.state.lock();
+        state.outcome = Some(outcome.clone());
+        let waiting = std::mem::take(&mut state.waiting);
+        drop(state);
+        self.changed.notify_all();
+        for then in waiting {
+            // The others are told all the same; the panic was in the log.
+            let _ = catch_unwind(AssertUnwindSafe(|| then(outcome.clone())));
+        }
+    }
+}
+
+impl Fetcher {
+    /// Starts its threads. Error: the system has none, or no memory.
+    pub(crate) fn start(
+        atlas: Arc<Atlas>,
+        remote: Arc<dyn Remote>,
+        landing: Weak<dyn Landing>,
+        counters: Arc<Counters>,
+    ) -> Result<Fetcher> {
+        let (state, work, ended) = (Mutex::default(), Condvar::new(), Condvar::new());
+        let fetcher =
+            Fetcher { shared: Arc::new(Shared { atlas, remote, landing, counters, state, work, ended }) };
+        let spawn = |name: &str, work: Box<dyn FnOnce(&Shared) + Send>| {
+            let shared = Arc::clone(&fetcher.shared);
+            let thread = thread::Builder::new().name(name.into()).spawn(move || work(&shared));
+            thread.map(drop).map_err(Error::io("a thread for fetching"))
+        };
+        for _ in 0..THREADS {
+            let mut unpacker = Unpacker::new()?;
+            spawn("fetch", Box::new(move |shared| shared.run(&mut unpacker)))?;
+        }
+        spawn("fetch-watch", Box::new(Shared::watch))?;
+        Ok(fetcher)
+    }
+
+    /// Has an object brought here.
+    pub fn fetch(&self, kind: ObjectKind, digest: Digest) -> Ticket {
+        let key = (PackKind::of(kind), digest);
+        let mut state = self.shared.state.lock();
+        if let Some(flight) = state.asked.get(&key) {
+            return Ticket(Arc::clone(flight));
+        }
+        let flight = Arc::new(Flight { begun: now(), state: Mutex::default(), changed: Condvar::new() });
+        let refused = if state.is_ending { Some(Arc::new(Error::Cancelled)) } else { state.down() };
+        if let Some(error) = refused {
+            drop(state);
+            flight.land(&Err(error));
+            return Ticket(flight);
+        }
+        self.shared.counters.fetched();
+        state.asked.insert(key, Arc::clone(&flight));
+        state.wanted.push_back(Job::Locate(kind, digest));
+        drop(state);
+        self.shared.work.notify_one();
+        Ticket(flight)
+    }
+
+    /// Nothing is fetched from here on, and whoever waits is told so.
+    pub fn end(&self) {
+        let mut state = self.shared.state.lock();
+        state.is_ending = true;
+        let asked = std::mem::take(&mut state.asked);
+        drop(state);
+        self.shared.work.notify_all();
+        self.shared.ended.notify_all();
+        asked.into_values().for_each(|flight| flight.land(&Err(Arc::new(Error::Cancelled))));
+    }
+}
+
+impl Drop for Fetcher {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "how long requests take, and how long nobody asks: it decides nothing that is kept"
+)]
+fn now() -> Instant {
+    Instant::now()
+}
+
+/// A panic, of which the log says more.
+fn mistake() -> Error {
+    Error::Malformed { what: "frame", reason: "or a mistake of ours: see the log" }
+}
+
+impl Shared {
+    fn run(&self, unpacker: &mut Unpacker) {
+        while let Some((job, down)) = self.next() {
+            // Whoever waits for it is told, whatever happens.
+            let work = AssertUnwindSafe(|| match (&job, down) {
+                (Job::Locate(kind, digest), Some(error)) => {
+                    self.landed(&[(PackKind::of(*kind), *digest)], &Err(error));
+                }
+                (Job::Fetch(frames), Some(error)) => self.give_up(frames, &error),
+                (Job::Locate(kind, digest), None) => self.locate(*kind, *digest, unpacker),
+                (Job::Fetch(frames), None) => self.fetch(frames, unpacker),
+            });
+            if catch_unwind(work).is_err()
+                && let Job::Locate(kind, digest) = job
+            {
+                self.landed(&[(PackKind::of(kind), digest)], &Err(Arc::new(Error::Missing(digest))));
+            }
+        }
+    }
+
+    /// The next job, and why it is in vain, if it is.
+    fn next(&self) -> Option<(Job, Option<Arc<Error>>)> {
+        let mut state = self.state.lock();
+        loop {
+            if state.is_ending {
+                return None;
+            }
+            let job = state.wanted.pop_front().or_else(|| state.ahead.pop_front().map(Job::Fetch));
+            if let Some(job) = job {
+                return Some((job, state.down()));
+            }
+            self.work.wait(&mut state);
+        }
+    }
+
+    /// Tells those who have waited for too long. A folder that hangs may answer hours later, or never.
+    fn watch(&self) {
+        let mut state = self.state.lock();
+        while !state.is_ending {
+            let now = now();
+            let is_late = |flight: &Flight| now.duration_since(flight.begun) > WAIT;
+            let late: Vec<_> =
+                state.asked.iter().filter(|(_, flight)| is_late(flight)).map(|(key, _)| *key).collect();
+            let late: Vec<_> = late.iter().filter_map(|key| state.asked.remove(key)).collect();
+            if !late.is_empty() {
+                drop(state);
+                let reason = format!("no answer within {} s", WAIT.as_secs());
+                let failure = Failure::Unreachable { object: format!("{:?}", self.remote), reason };
+                let error = Arc::new(Error::from(failure));
+                tracing::warn!(objects = late.len(), %error, "cannot be fetched");
+                late.iter().for_each(|flight| flight.land(&Err(Arc::clone(&error))));
+                state = self.state.lock();
+            }
+            self.ended.wait_for(&mut state, WATCH);
+        }
+    }
+
+    /// Finds out where an object is, and has its frame fetched.
+    fn locate(&self, kind: ObjectKind, digest: Digest, unpacker: &mut Unpacker) {
+        let key = (PackKind::of(kind), digest);
+        // It may have come with others meanwhile.
+        if self.landing.upgrade().is_some_and(|landing| landing.has(digest)) {
+            return self.landed(&[key], &Ok(()));
+        }
+        match self.atlas.locate(kind, digest) {
+            Ok(Some((layer, place))) => {
+                if let Some(first) = self.begin(key, layer, place) {
+                    self.fetch(&first, unpacker);
+                }
+            }
+            Ok(None) => self.landed(&[key], &Err(Arc::new(Error::Missing(digest)))),
+            Err(error) => self.landed(&[key], &Err(Arc::new(error))),
+        }
+    }
+
+    /// Enters who waits for a frame. Returns what to fetch now, unless the frame is under way; what comes with it is for others.
+    fn begin(
+        &self,
+        key: (PackKind, Digest),
+        layer: Arc<Layer>,
+        Place { pack, frame }: Place,
+    ) -> Option<Frames> {
+        let first = Frames { layer, pack, range: frame..frame + 1 };
+        let name = first.name();
+        let mut state = self.state.lock();
+        let State { wanted, frames, packs, ahead, .. } = &mut *state;
+        if let Some(waiting) = frames.get_mut(&(name, frame)) {
+            waiting.push(key);
+            // Now somebody waits for it: it is no longer behind what somebody waits for.
+            let queued =
+                ahead.iter().position(|queued| queued.name() == name && queued.range.contains(&frame));
+            wanted.extend(queued.and_then(|nth| ahead.remove(nth)).map(Job::Fetch));
+            return None;
+        }
+        frames.insert((name, frame), vec![key]);
+        let streams = packs.entry(name).or_default();
+        let rest = streams.missing(frame, first.layer.frame_count(pack));
+        let mut end = frame + 1;
+        while end < rest.end && ahead.len() < AHEAD_MAX {
+            // As many as are not under way yet, up to a request's size.
+            let start = end;
+            while end < rest.end
+                && !frames.contains_key(&(name, end))
+                && (end == start || first.bytes(start..end + 1) <= REQUEST_BYTES)
+            {
+                frames.insert((name, end), Vec::new());
+                end += 1;
+            }
+            if end > start {
+                ahead.push_back(Frames { range: start..end, ..first.clone() });
+                self.work.notify_one();
+            } else {
+                end += 1;
+            }
+        }
+        streams.fetched(end);
+        Some(first)
+    }
+
+    /// Fetches some frames, and tells those who wait for what is in them.
+    fn fetch(&self, frames: &Frames, unpacker: &mut Unpacker) {
+        let range = frames.layer.range(frames.pack, frames.range.clone());
+        let object = frames.name().pack();
+        let begun = now();
+        let fetched = catch_unwind(AssertUnwindSafe(|| self.remote.read(&object, range.clone())));
+        let took = now().duration_since(begun);
+        let fetched = match fetched {
+            Ok(Ok(bytes)) => Ok(bytes),
+            Ok(Err(failure)) => Err(Arc::new(Error::from(failure))),
+            Err(_) => Err(Arc::new(mistake())),
+        };
+        self.counters.request(took, fetched.as_ref().ok().map(|bytes| bytes.len() as u64));
+        let bytes = match fetched {
+            Ok(bytes) => bytes,
+            Err(error) => return self.give_up(frames, &error),
+        };
+        for frame in frames.range.clone() {
+            let work = AssertUnwindSafe(|| self.unpack(frames, frame, &bytes, range.start, unpacker));
+            let unpacked = catch_unwind(work).unwrap_or_else(|_| Err(mistake()));
+            self.done(frames, frame, &unpacked.map_err(Arc::new));
+        }
+    }
+
+    /// What becomes of frames that do not come.
+    fn give_up(&self, frames: &Frames, error: &Arc<Error>) {
+        frames.range.clone().for_each(|frame| self.done(frames, frame, &Err(Arc::clone(error))));
+    }
+
+    /// A frame is here, or will not come.
+    fn done(&self, frames: &Frames, frame: u32, outcome: &Outcome) {
+        let waiting = self.state.lock().frames.remove(&(frames.name(), frame)).unwrap_or_default();
+        if let Err(error) = outcome {
+            let object = self.remote.display(&frames.name().pack());
+            tracing::warn!(object, frame, waiting = waiting.len(), %error, "cannot be fetched");
+        }
+        self.landed(&waiting, outcome);
+    }
+
+    fn unpack(
+        &self,
+        frames: &Frames,
+        frame: u32,
+        bytes: &[u8],
+        start: u64,
+        unpacker: &mut Unpacker,
+    ) -> Result<()> {
+        let Frames { layer, pack, .. } = frames;
+        let range = layer.range(*pack, frame..frame + 1);
+        let stored = &bytes[(range.start - start) as usize..(range.end - start) as usize];
+        let kind = layer.packs()[*pack as usize].kind;
+        let (objects, raw) = unpacker.unpack(kind, layer.lens(Place { pack: *pack, frame }), stored)?;
+        let landing = self.landing.upgrade().ok_or(Error::Cancelled)?;
+        objects
+            .into_iter()
+            .try_for_each(|object| landing.land(object.kind, object.digest, &raw[object.range]))
+    }
+
+    fn landed(&self, keys: &[(PackKind, Digest)], outcome: &Outcome) {
+        if let Err(error) = outcome
+            && is_unreachable(error)
+        {
+            self.state.lock().down = Some((now(), Arc::clone(error)));
+        }
+        for key in keys {
+            let flight = self.state.lock().asked.remove(key);
+            if let Some(flight) = flight {
+                flight.land(outcome);
+            }
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! The store that hosts share: an object store, or a folder that all of them see.
+//!
+//! It holds [packs](pack), [layers](layer) that say where in them each object is, and for each published snapshot a [manifest] that
+//! names the layers which have all of it. Names of packs and layers are random and never used twice; nothing is ever changed in place. So
+//! what a host has learnt of them stays true for as long as they are there.
+//!
+//! [`Remote`] is how this crate sees it: six verbs that block. Who implements them knows networks; nobody here does.
+
+mod ahead;
+pub mod bring;
+pub mod cache;
+#[cfg(any(test, feature = "simulation"))]
+pub mod contract;
+pub mod counters;
+pub mod fetch;
+pub mod known;
+pub mod layer;
+pub mod manifest;
+pub mod name;
+pub mod pack;
+pub mod publish;
+#[cfg(any(test, feature = "simulation"))]
+pub mod sim;
+
+use std::{fmt, ops::Range};
+
+pub use manifest::Manifest;
+
+/// Objects by name, in a place that other hosts reach. Names are `/`-separated, relative to where the store begins. Every
+/// implementation passes the contract suite in this module's tests. Calls try again by themselves, within a bound; an error is final.
+pub trait Remote: fmt::Debug + Send + Sync + 'static {
+    /// Reads a range of an object that has it. Error: `NotFound`, and `Failed` if there is less.
+    fn read(&self, name: &str, range: Range<u64>) -> Result<Vec<u8>, Failure>;
+    /// Reads an object of at most `bytes_max` bytes. Error: `NotFound`, and `Failed` if it is larger.
+    fn read_whole(&self, name: &str, bytes_max: u64) -> Result<Vec<u8>, Failure>;
+    /// Makes an object, or replaces the one of this name. When it returns, every host sees the whole of it.
+    fn write(&self, name: &str, bytes: Vec<u8>) -> Result<(), Failure>;
+    /// Makes an object. False: there is one of this name, which stays. Of several who try at once one succeeds.
+    fn create(&self, name: &str, bytes: Vec<u8>) -> Result<bool, Failure>;
+    /// The names that begin with `prefix`, which ends with a `/`, sorted.
+    fn list(&self, prefix: &str) -> Result<Vec<String>, Failure>;
+    /// Removes an object, if it is there.
+    fn remove(&self, name: &str) -> Result<(), Failure>;
+    /// What a person calls the object: its whole address.
+    fn display(&self, name: &str) -> String;
+}
+
+/// Why a call of a [`Remote`] came to nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// There is no such object.
+    #[error("there is no {0}")]
+    NotFound(String),
+    /// The store does not let this host do that.
+    #[error("{object}: refused: {reason}; check the credentials and what they allow")]
+    Refused {
+        /// Its address.
+        object: String,
+        /// What the store said.
+        reason: String,
+    },
+    /// It did not answer, again and again.
+    #[error("{object}: {reason}")]
+    Unreachable {
+        /// Its address.
+        object: String,
+        /// What went wrong the last time.
+        reason: String,
+    },
+    /// It answered, and not with what was asked for.
+    #[error("{object}: {reason}")]
+    Failed {
+        /// Its address.
+        object: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,344 @@
+//! Two hosts and the store that they share: what one publishes the other reads, and fetches no more of it than it needs.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering::SeqCst},
+};
+
+use super::{name::RemoteName, publish::Published, sim::SimRemote, *};
+use crate::{
+    Error, ObjectKind, Result, Store,
+    disk::{Disk, Patience},
+    sim::SimDisk,
+    store::{
+        gc_tests::{assert_tree, tree},
+        tests::{bytes, open},
+    },
+};
+
+const CACHE_BYTES: u64 = 64 << 20;
+
+#[test]
+fn the_simulated_store_keeps_the_contract() {
+    super::contract::check(&SimRemote::default());
+}
+
+fn host(disk: &SimDisk, remote: &SimRemote) -> Store {
+    let store = open(disk);
+    store.attach(Arc::new(remote.clone()), CACHE_BYTES).unwrap();
+    store
+}
+
+fn publish(store: &Store, id: crate::SnapshotId) -> Result<Published> {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    let name = || RemoteName((u128::from(NEXT.fetch_add(1, SeqCst)) << 64).to_le_bytes());
+    let near = store.list()?.into_iter().map(|listed| listed.id).collect::<Vec<_>>();
+    store.publish(id, &near, &name, &|_| {}, &|| false)
+}
+
+/// Makes a snapshot one of a host's own, as an engine does.
+fn adopt(store: &Store, id: crate::SnapshotId) -> crate::Snapshot {
+    let snapshot = store.fetching().snapshot(id).unwrap();
+    let mut writer = store.writer().unwrap();
+    writer.put_snapshot(&snapshot).unwrap();
+    writer.finish().unwrap();
+    store.fetching().keep(id, None, crate::Time::default()).unwrap();
+    snapshot
+}
+
+#[test]
+fn what_one_host_publishes_another_reads() {
+    let remote = SimRemote::default();
+    let here = host(&SimDisk::new(1), &remote);
+    let id = tree(&here, 0..300).unwrap();
+    let published = publish(&here, id).unwrap();
+    assert_eq!((published.packs, published.objects), (2, 300 + 3));
+    assert_eq!(published.manifest.files, 301);
+    let disk = SimDisk::new(2);
+    let there = host(&disk, &remote);
+    assert!(matches!(there.snapshot(id), Err(Error::Absent { kind: ObjectKind::Snapshot, .. })));
+    remote.take_reads();
+    there.discover(id).unwrap();
+    let root = there.fetching().snapshot(id).unwrap().dir;
+    crate::dir::Dir::open(&there.fetching(), root).unwrap();
+    assert_eq!(remote.take_reads().0, 4, "which store it is, the manifest, its layer, a frame");
+    assert_tree(&there.fetching(), id, 0..300);
+    let (reads, read_bytes) = remote.take_reads();
+    assert!(reads < 20 && read_bytes < published.pack_bytes * 11 / 10, "{reads} reads, {read_bytes} bytes");
+    assert_tree(&there, id, 0..300);
+    assert_eq!(remote.take_reads(), (0, 0), "all of it is here");
+    there.settle_cache();
+    drop(there);
+    let there = host(&disk, &remote);
+    assert_tree(&there, id, 0..300);
+    assert_eq!(remote.take_reads(), (0, 0), "and stays here");
+}
+
+#[test]
+fn a_second_snapshot_costs_what_is_new() {
+    let remote = SimRemote::default();
+    let here = host(&SimDisk::new(1), &remote);
+    let first = tree(&here, 0..300).unwrap();
+    let whole = publish(&here, first).unwrap();
+    let second = tree(&here, 10..310).unwrap();
+    let rest = publish(&here, second).unwrap();
+    assert_eq!((rest.objects, rest.packs), (10 + 3, 2));
+    assert!(rest.pack_bytes * 10 < whole.pack_bytes, "{rest:?}");
+    let again = publish(&here, second).unwrap();
+    assert_eq!((again.objects, again.packs), (0, 0));
+    // Another host that publishes what it has of the first.
+    let there = host(&SimDisk::new(2), &remote);
+    there.discover(first).unwrap();
+    tree(&there, 5..305).unwrap();
+    let theirs = publish(&there, tree(&there, 5..305).unwrap()).unwrap();
+    assert_eq!(theirs.objects, 5 + 3);
+    let third = host(&SimDisk::new(3), &remote);
+    for (id, seeds) in [(first, 0..300), (second, 10..310), (theirs.manifest.snapshot, 5..305)] {
+        third.discover(id).unwrap();
+        assert_tree(&third.fetching(), id, seeds);
+    }
+}
+
+#[test]
+fn a_publish_that_was_broken_off_goes_on() {
+    let disk = SimDisk::new(1);
+    let remote = SimRemote::default();
+    let here = host(&disk, &remote);
+    // Some packs of files.
+    let id = tree(&here, 0..4000).unwrap();
+    // What the store is called: asked for, made, asked for again; whether the snapshot is there; and a pack.
+    remote.fail_after(5);
+    assert!(matches!(publish(&here, id), Err(Error::Remote(_))));
+    assert_eq!(remote.take_writes(), 2);
+    assert!(remote.list("snapshots/").is_err());
+    drop(here);
+    remote.heal();
+    assert!(remote.list("snapshots/").unwrap().is_empty(), "nobody hears of a part");
+    let here = host(&disk, &remote);
+    let published = publish(&here, id).unwrap();
+    let there = host(&SimDisk::new(2), &remote);
+    there.discover(id).unwrap();
+    assert_tree(&there.fetching(), id, 0..4000);
+    assert!(published.objects < 4000, "{published:?}");
+}
+
+#[test]
+fn a_store_that_fails_or_lies_keeps_single_objects_away() {
+    let remote = SimRemote::default();
+    let here = host(&SimDisk::new(1), &remote);
+    let id = tree(&here, 0..600).unwrap();
+    publish(&here, id).unwrap();
+    let there = host(&SimDisk::new(2), &remote);
+    there.discover(id).unwrap();
+    let there = there.fetching();
+    there.snapshot(id).unwrap();
+    let data = remote.list("packs/").unwrap();
+    // The first frame of files is wrong, wherever it is.
+    data.iter().for_each(|pack| remote.flip(pack, 1000));
+    let read = |seed: u64| {
+        let len = 500 + seed as usize * 7;
+        let digest = crate::Digest::of(&bytes(seed, len));
+        let mut buf = vec![0; len];
+        there.read_chunk(digest, 0, &mut buf).map(|()| buf)
+    };
+    assert!(matches!(read(0), Err(Error::Fetch(_))), "{:?}", read(0));
+    assert_eq!(read(599).unwrap(), bytes(599, 500 + 599 * 7));
+    data.iter().for_each(|pack| remote.flip(pack, 1000));
+    assert_eq!(read(0).unwrap(), bytes(0, 500), "it is asked for again");
+    remote.fail_after(0);
+    remote.take_calls();
+    assert!(matches!(read(300), Err(Error::Fetch(_))));
+    (300..400).for_each(|seed| assert!(matches!(read(seed), Err(Error::Fetch(_)))));
+    assert!(remote.take_calls() < 10, "for a while nobody else tries");
+    remote.heal();
+    let again = (0..100).find_map(|_| {
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        read(300).ok()
+    });
+    assert_eq!(again.unwrap(), bytes(300, 500 + 300 * 7));
+}
+
+#[test]
+fn who_does_not_wait_is_told_when_to_come_again() {
+    let remote = SimRemote::default();
+    let here = host(&SimDisk::new(1), &remote);
+    let id = tree(&here, 0..20).unwrap();
+    publish(&here, id).unwrap();
+    let there = host(&SimDisk::new(2), &remote);
+    there.discover(id).unwrap();
+    let content = bytes(7, 549);
+    let digest = crate::Digest::of(&content);
+    let mut buf = vec![0; 49];
+    let absent = there.read_chunk_with(Patience::Now, digest, 500, &mut buf).unwrap_err();
+    let Error::Absent { kind, digest } = absent else { panic!("{absent}") };
+    let (tell, told) = std::sync::mpsc::channel();
+    let ticket = there.fetch(kind, digest).unwrap();
+    ticket.then(move |has_come| tell.send(has_come).unwrap());
+    told.recv().unwrap().unwrap();
+    ticket.wait().unwrap();
+    there.read_chunk_with(Patience::Now, digest, 500, &mut buf).unwrap();
+    assert_eq!(buf, content[500..]);
+    let nowhere = there.fetch(ObjectKind::Chunk, crate::Digest([1; 32])).unwrap();
+    assert!(matches!(&*nowhere.wait().unwrap_err(), Error::Missing(_)));
+}
+
+#[test]
+fn many_who_want_the_same_cost_one_read() {
+    let remote = SimRemote::default();
+    let here = host(&SimDisk::new(1), &remote);
+    let id = tree(&here, 0..50).unwrap();
+    publish(&here, id).unwrap();
+    let there = host(&SimDisk::new(2), &remote);
+    there.discover(id).unwrap();
+    remote.take_reads();
+    std::thread::scope(|scope| {
+        (0..8).for_each(|_| drop(scope.spawn(|| assert_tree(&there.fetching(), id, 0..50))));
+    });
+    // A layer, a frame of directories, one of files; and once more what came between a look and the next.
+    assert!(remote.take_reads().0 < 8);
+}
+
+#[test]
+fn the_cache_keeps_its_bound_and_what_it_lets_go_comes_again() {
+    let remote = SimRemote::default();
+    let here = host(&SimDisk::new(1), &remote);
+    let id = tree(&here, 0..600).unwrap();
+    publish(&here, id).unwrap();
+    let (disk, bound) = (SimDisk::new(2), 300 << 10);
+    let there = open(&disk);
+    there.attach(Arc::new(remote.clone()), bound).unwrap();
+    there.discover(id).unwrap();
+    for _ in 0..2 {
+        assert_tree(&there.fetching(), id, 0..600);
+        there.settle_cache();
+    }
+    let packs = disk.list("cache/store/packs").unwrap();
+    let size = |name: &String| {
+        disk.open(&format!("cache/store/packs/{name}"), crate::disk::Open::Read).unwrap().len().unwrap()
+    };
+    let kept: u64 = packs.iter().map(size).sum();
+    assert!(kept > bound / 4 && kept < bound * 5 / 4, "{kept} bytes");
+}
+
+#[test]
+fn a_publish_that_is_cancelled_anywhere_publishes_nothing_or_all() {
+    let (mut cancelled, mut at) = (0, 0);
+    loop {
+        let (remote, calls) = (SimRemote::default(), AtomicU64::new(0));
+        let here = host(&SimDisk::new(1), &remote);
+        let id = tree(&here, 0..300).unwrap();
+        let next = AtomicU64::new(1);
+        let name = || RemoteName(u128::from(next.fetch_add(1, SeqCst)).to_le_bytes());
+        let is_cancelled = || calls.fetch_add(1, SeqCst) >= at;
+        let published = here.publish(id, &[], &name, &|_| {}, &is_cancelled);
+        let there = host(&SimDisk::new(2), &remote);
+        match published {
+            Err(Error::Cancelled) => {
+                assert!(matches!(there.discover(id), Err(Error::UnknownSnapshot(_))), "cancelled at {at}");
+                cancelled += 1;
+                publish(&here, id).unwrap();
+            }
+            published => drop(published.unwrap()),
+        }
+        there.discover(id).unwrap();
+        assert_tree(&there.fetching(), id, 0..300);
+        if calls.load(SeqCst) < at {
+            break;
+        }
+        at += 1;
+    }
+    assert!(cancelled > 3, "{cancelled}");
+}
+
+#[test]
+fn another_store_under_the_same_address_is_noticed() {
+    let disk = SimDisk::new(1);
+    let remote = SimRemote::default();
+    let here = host(&disk, &remote);
+    let first = tree(&here, 0..300).unwrap();
+    publish(&here, first).unwrap();
+    // Emptied, while the host runs.
+    for prefix in ["packs/", "layers/", "snapshots/"] {
+        remote.list(prefix).unwrap().iter().for_each(|name| remote.remove(name).unwrap());
+    }
+    remote.remove(name::STORE_ID).unwrap();
+    let second = tree(&here, 10..310).unwrap();
+    let published = publish(&here, second).unwrap();
+    assert_eq!(published.objects, 300 + 3, "nothing of what was there counts");
+    let there = host(&SimDisk::new(2), &remote);
+    there.discover(second).unwrap();
+    assert_tree(&there.fetching(), second, 10..310);
+}
+
+#[test]
+fn what_is_known_of_the_store_may_go_and_comes_again() {
+    let remote = SimRemote::default();
+    let here = host(&SimDisk::new(1), &remote);
+    let id = tree(&here, 0..300).unwrap();
+    publish(&here, id).unwrap();
+    let disk = SimDisk::new(2);
+    let there = host(&disk, &remote);
+    there.discover(id).unwrap();
+    adopt(&there, id);
+    drop(there);
+    let files: &dyn Disk = &disk;
+    for name in files.list("store/remote").unwrap() {
+        files.remove(&format!("store/remote/{name}")).unwrap();
+    }
+    let there = host(&disk, &remote);
+    assert_tree(&there.fetching(), id, 0..300);
+    let report = there.gc(|| Ok(Default::default()), false, &mut |_| {}).unwrap();
+    assert!(!report.refused && report.problems.is_empty(), "{:?}", report.problems);
+}
+
+#[test]
+fn a_bad_layer_hides_nothing_but_what_it_has() {
+    let remote = SimRemote::default();
+    let here = host(&SimDisk::new(1), &remote);
+    let ids: Vec<_> = (0..4).map(|nth| tree(&here, nth * 1000..nth * 1000 + 100).unwrap()).collect();
+    ids.iter().for_each(|id| drop(publish(&here, *id).unwrap()));
+    let manifest = here.discover(ids[2]).unwrap();
+    remote.flip(&manifest.layers.last().unwrap().name.layer(), 30);
+    let there = host(&SimDisk::new(2), &remote);
+    ids.iter().for_each(|id| drop(there.discover(*id).unwrap()));
+    for nth in [0, 1, 3] {
+        assert_tree(&there.fetching(), ids[nth as usize], nth * 1000..nth * 1000 + 100);
+    }
+    assert!(there.fetching().snapshot(ids[2]).is_err());
+    // And nobody is kept from publishing.
+    let other = tree(&there, 7000..7100).unwrap();
+    publish(&there, other).unwrap();
+}
+
+#[test]
+fn a_damaged_manifest_is_replaced_by_who_has_the_snapshot() {
+    let remote = SimRemote::default();
+    let here = host(&SimDisk::new(1), &remote);
+    let id = tree(&here, 0..100).unwrap();
+    publish(&here, id).unwrap();
+    remote.flip(&name::manifest(id), 20);
+    let there = host(&SimDisk::new(2), &remote);
+    assert!(matches!(there.discover(id), Err(Error::Malformed { .. })));
+    let other = host(&SimDisk::new(3), &remote);
+    tree(&other, 0..100).unwrap();
+    publish(&other, id).unwrap();
+    there.discover(id).unwrap();
+    assert_tree(&there.fetching(), id, 0..100);
+}
+
+#[test]
+fn gc_keeps_what_is_here_and_asks_for_nothing_that_is_elsewhere() {
+    let remote = SimRemote::default();
+    let here = host(&SimDisk::new(1), &remote);
+    let id = tree(&here, 0..300).unwrap();
+    publish(&here, id).unwrap();
+    let there = host(&SimDisk::new(2), &remote);
+    there.discover(id).unwrap();
+    let snapshot = adopt(&there, id);
+    remote.fail_after(0);
+    let roots = || Ok(crate::store::Roots { dir_objects: vec![snapshot.dir], ..Default::default() });
+    let report = there.gc(roots, false, &mut |_| {}).unwrap();
+    assert!(!report.refused && report.problems.is_empty(), "{:?}", report.problems);
+    remote.heal();
+    assert!(there.snapshot(id).is_ok());
+}
