@@ -8,6 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use bytesize::ByteSize;
 use clap::{Parser, ValueEnum};
 use serde::Deserialize;
 
@@ -16,7 +17,7 @@ use crate::fuse::{Task, TransportChoice};
 const SOCKET_NAME: &str = "aetherfsd.sock";
 const AFTER_HELP: &str = "\
 Each setting is the argument, else the environment variable, else the line of the configuration file, else the default. \
-The file is TOML: `state`, `socket`, `mount` (a list), `transport`, `read_ahead`, `log_format`, `log_level`; without --config it is \
+The file is TOML: `state`, `socket`, `mount` (a list), `transport`, `read_ahead`, `remote`, `cache_size`, `log_format`, `log_level`; without --config it is \
 /etc/aetherfs/aetherfsd.toml for root and $XDG_CONFIG_HOME/aetherfs/aetherfsd.toml for anybody else, if it is there.
 
 Signals: SIGTERM and SIGINT unmount everything and end the daemon. Whatever else ends it loses nothing acknowledged.
@@ -52,6 +53,13 @@ pub struct Args {
     /// Read nothing ahead of programs that scan a tree
     #[arg(long)]
     pub no_read_ahead: bool,
+    /// The store that hosts share: s3://BUCKET/PREFIX, gs://..., az://..., file:///DIR. Credentials and settings are taken from the environment, by
+    /// the names that each cloud's own tools have for them [env: AETHERFS_REMOTE]
+    #[arg(long, value_name = "URL")]
+    pub remote: Option<String>,
+    /// How much of the remote store is kept here: 500MiB, 16GiB [default: 16GiB]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub cache_size: Option<u64>,
     /// A configuration file instead of the default one
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
@@ -127,6 +135,10 @@ pub struct Config {
     pub transport: TransportChoice,
     /// Read ahead of programs that scan a tree.
     pub read_ahead: bool,
+    /// The address of the remote store.
+    pub remote: Option<String>,
+    /// Bytes of it that are kept here.
+    pub cache_bytes: u64,
     /// How to log.
     pub log_format: LogFormat,
     /// What to log.
@@ -149,6 +161,8 @@ struct ConfigFile {
     mount: Vec<String>,
     transport: Option<TransportChoice>,
     read_ahead: Option<bool>,
+    remote: Option<String>,
+    cache_size: Option<String>,
     log_format: Option<LogFormat>,
     log_level: Option<String>,
 }
@@ -190,6 +204,14 @@ pub enum ConfigError {
     /// A transport that there is not.
     #[error("AETHERFS_TRANSPORT={0:?} is none of: auto, dev-fuse, io-uring")]
     Transport(OsString),
+    /// A size that is none.
+    #[error("cache_size {text:?} {reason}")]
+    CacheSize {
+        /// As it was given.
+        text: String,
+        /// What is wrong.
+        reason: String,
+    },
     /// A user without a home directory.
     #[error("neither --state nor HOME is set: name a state directory")]
     NoHome,
@@ -256,6 +278,11 @@ impl Config {
         let mounts = if args.mount.is_empty() { file.mount } else { args.mount };
         let transport = (around.variable)("AETHERFS_TRANSPORT").filter(|name| !name.is_empty());
         let transport = transport.map(parse_transport).transpose()?;
+        let remote = (around.variable)("AETHERFS_REMOTE").filter(|address| !address.is_empty());
+        let remote =
+            args.remote.or(remote.map(|address| address.to_string_lossy().into_owned())).or(file.remote);
+        let size = |text: String| parse_size(&text).map_err(|reason| ConfigError::CacheSize { text, reason });
+        let cache_bytes = file.cache_size.map(size).transpose()?;
         let log_level = (around.variable)("AETHERFS_LOG").filter(|level| !level.is_empty());
         let log_level = args.log_level.or(log_level.map(|level| level.to_string_lossy().into_owned()));
         Ok(Config {
@@ -263,6 +290,8 @@ impl Config {
             socket: absolute(&socket)?,
             mounts: mounts.iter().map(|text| parse_mount(text)).collect::<Result<_, _>>()?,
             transport: args.transport.or(transport).or(file.transport).unwrap_or_default(),
+            remote,
+            cache_bytes: args.cache_size.or(cache_bytes).unwrap_or(CACHE_BYTES),
             read_ahead: !args.no_read_ahead && file.read_ahead.unwrap_or(true),
             log_format: args.log_format.or(file.log_format).unwrap_or_default(),
             log_level: log_level.or(file.log_level).unwrap_or_else(|| "info".to_owned()),
@@ -302,6 +331,17 @@ pub fn check_file(text: &str) -> Result<(), ConfigError> {
 fn parse_transport(name: OsString) -> Result<TransportChoice, ConfigError> {
     let parsed = name.to_str().and_then(|text| TransportChoice::from_str(text, false).ok());
     parsed.ok_or(ConfigError::Transport(name))
+}
+
+/// Of what the cache of a remote store may take.
+const CACHE_BYTES: u64 = 16 << 30;
+/// With less it could not hold what one request needs.
+const CACHE_BYTES_MIN: u64 = 64 << 20;
+
+fn parse_size(text: &str) -> Result<u64, String> {
+    let bytes =
+        text.parse::<ByteSize>().map_err(|_| "is no size; write 500MiB or 16GiB".to_owned())?.as_u64();
+    if bytes < CACHE_BYTES_MIN { Err("is too small; 64MiB is the least".to_owned()) } else { Ok(bytes) }
 }
 
 /// At the first colon: session names may have none here, directories may.

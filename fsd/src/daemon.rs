@@ -3,6 +3,7 @@
 use std::{
     fs, io,
     panic::{AssertUnwindSafe, catch_unwind},
+    path::Path,
     sync::{Arc, mpsc},
     thread::{self, JoinHandle},
     time::Duration,
@@ -12,6 +13,7 @@ use cas::{Store, disk::Disk, sys::SysDisk};
 
 use crate::{
     config::{Config, StartMount},
+    fleet::{ObjectRemote, OpenError},
     fuse::{MountError, MountOptions, Mounts, Readers},
     host::{SystemClock, SystemEntropy, boot, raise_open_files},
     serve::{Server, Service, SocketError, listen},
@@ -30,6 +32,9 @@ pub enum DaemonError {
     /// The store does not open.
     #[error(transparent)]
     Store(#[from] cas::Error),
+    /// The remote store cannot be used.
+    #[error("--remote: {0}")]
+    Remote(#[from] OpenError),
     /// The engine does not open.
     #[error(transparent)]
     Engine(#[from] session::Error),
@@ -69,6 +74,7 @@ impl DaemonError {
             DaemonError::State(StateError::InUse { .. }) | DaemonError::Socket(SocketError::Answered(_)) => 1,
             DaemonError::State(_)
             | DaemonError::Store(_)
+            | DaemonError::Remote(_)
             | DaemonError::Engine(_)
             | DaemonError::Socket(_)
             | DaemonError::NoSession { .. }
@@ -86,7 +92,7 @@ pub fn run(config: &Config) -> Result<(), DaemonError> {
         tracing::warn!(%error, "cannot raise the number of open files");
     }
     let state = StateDir::open(&config.state)?;
-    let engine = open_engine(&state, config.accept_loss)?;
+    let engine = open_engine(&state, config)?;
     // Gone from where it was (an update): no matter, the kernel still knows it.
     let readers = config.read_ahead.then(|| Readers::new("/proc/self/exe".into()));
     let readers = readers.transpose().map_err(DaemonError::Serve)?;
@@ -112,6 +118,8 @@ pub fn run(config: &Config) -> Result<(), DaemonError> {
         tracing::info!(signal, "stopping");
     }
     server.stop();
+    // Whoever waits for the remote store would hold up all that follows.
+    engine.store().end_fetches();
     mounts.unmount_all();
     ticker.stop();
     let closed = engine.close();
@@ -124,14 +132,28 @@ pub fn run(config: &Config) -> Result<(), DaemonError> {
     Ok(())
 }
 
+/// Whether this state has ever learnt of a snapshot of a remote store.
+fn needs_remote(state: &Path) -> bool {
+    let known = fs::read_dir(state.join("store/remote")).into_iter().flatten().flatten();
+    known.into_iter().any(|file| file.path().extension().is_some_and(|kind| kind == "manifest"))
+}
+
 /// Opens what is in a state that is this process's.
-pub(crate) fn open_engine(state: &StateDir, accept_loss: bool) -> Result<Arc<Engine>, DaemonError> {
+pub(crate) fn open_engine(state: &StateDir, config: &Config) -> Result<Arc<Engine>, DaemonError> {
     let disk = SysDisk::open(state.path()).map_err(cas::Error::io(state.path()))?;
     let disk: Arc<dyn Disk> = Arc::new(disk);
     let store = Store::open(Arc::clone(&disk))?;
+    if let Some(address) = &config.remote {
+        let remote = Arc::new(ObjectRemote::open(address, std::env::vars_os())?);
+        store.attach(remote, config.cache_bytes)?;
+    } else if needs_remote(state.path()) {
+        tracing::warn!(
+            "sessions here may stand on what only the remote store has; without --remote that is an error to them"
+        );
+    }
     let boot = boot().map_err(DaemonError::Boot)?;
     let (clock, entropy) = (Arc::new(SystemClock::new()), Arc::new(SystemEntropy));
-    let limits = Limits::default();
+    let (limits, accept_loss) = (Limits::default(), config.accept_loss);
     Ok(Arc::new(Engine::open(Parts { disk, store, clock, entropy, boot, accept_loss, limits })?))
 }
 

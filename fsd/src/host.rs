@@ -9,7 +9,7 @@ use std::{
     time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
-use cas::Time;
+use cas::{Time, remote::name::RemoteName};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::session::{Boot, Clock, Entropy, SessionId};
@@ -58,6 +58,12 @@ impl Entropy for SystemEntropy {
         let mut bits = [0; 10];
         getrandom::fill(&mut bits).expect("getrandom(2) does not fail once the kernel has booted");
         SessionId(bits)
+    }
+
+    fn remote_name(&self) -> RemoteName {
+        let mut bits = [0; 16];
+        getrandom::fill(&mut bits).expect("getrandom(2) does not fail once the kernel has booted");
+        RemoteName(bits)
     }
 }
 

@@ -2,6 +2,7 @@
 
 pub mod config;
 pub mod daemon;
+pub mod fleet;
 pub mod fuse;
 pub mod host;
 pub mod logs;

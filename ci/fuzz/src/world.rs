@@ -10,6 +10,7 @@ use cas::{
     Attrs, Content, Kind, Snapshot, SnapshotId, Store, Time,
     blob::Source,
     dir::{DirEntry, OwnedNode, Totals},
+    remote::name::RemoteName,
     sim::SimDisk,
     store::{Options, Writer},
 };
@@ -104,6 +105,10 @@ impl Entropy for Steps {
         let mut id = [0x5e; 10];
         id[..8].copy_from_slice(&self.0.fetch_add(1, Ordering::Relaxed).to_be_bytes());
         SessionId(id)
+    }
+
+    fn remote_name(&self) -> RemoteName {
+        RemoteName(u128::from(self.0.fetch_add(1, Ordering::Relaxed)).to_be_bytes())
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use cas::Time;
+use cas::{Time, remote::name::RemoteName};
 
 /// Tells the time.
 pub trait Clock: Send + Sync + fmt::Debug {
@@ -16,6 +16,8 @@ pub trait Clock: Send + Sync + fmt::Debug {
 pub trait Entropy: Send + Sync + fmt::Debug {
     /// 80 bits for a session's ID.
     fn session_id(&self) -> super::SessionId;
+    /// 128 bits for a name in the remote store.
+    fn remote_name(&self) -> RemoteName;
 }
 
 /// Which run of the machine this is: another one after every power loss, and as long as the machine runs the same one (on

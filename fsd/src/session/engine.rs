@@ -14,6 +14,7 @@ use std::{
 
 use cas::{
     Attrs, Digest, Snapshot, SnapshotId, Store, Time,
+    dir::Dir,
     disk::Disk,
     store::{GcProgress, GcReport, Roots},
 };
@@ -119,6 +120,38 @@ impl Engine {
             engine.shared.durability.sync()?;
         }
         Ok(engine)
+    }
+
+    /// Where its chance comes from.
+    pub fn entropy(&self) -> &dyn Entropy {
+        &*self.entropy
+    }
+
+    /// Snapshots that may have much in common with this one, the likeliest first: what sessions over it began with, and those that were made last.
+    pub fn near(&self, id: SnapshotId) -> Result<Vec<SnapshotId>> {
+        let over = |session: &Arc<Session>| session.peek().base == id;
+        let mut near: Vec<_> = self.sessions().iter().filter(|s| over(s)).map(|s| s.meta.origin).collect();
+        near.extend(self.shared.store.list()?.iter().map(|listed| listed.id));
+        let mut met = HashSet::new();
+        near.retain(|other| met.insert(*other));
+        Ok(near)
+    }
+
+    /// Makes a snapshot of the remote store one of this host's: its record comes here, the rest when it is needed. Asks the remote store
+    /// what it has not been asked yet. Errors: an unknown snapshot, and what the remote store says.
+    pub fn adopt(&self, id: SnapshotId) -> Result<()> {
+        self.room_for_snapshot(None)?;
+        let store = self.shared.store.fetching();
+        store.discover(id)?;
+        let snapshot = store.snapshot(id)?;
+        // Nothing has to be fetched while gc is kept away.
+        Dir::open(&store, snapshot.dir)?;
+        let _hold = store.hold();
+        let mut writer = store.writer()?;
+        writer.put_snapshot(&snapshot)?;
+        writer.finish()?;
+        store.keep(id, None, self.shared.clock.now())?;
+        Ok(())
     }
 
     /// The store.
@@ -285,7 +318,7 @@ impl Engine {
 
     /// Compares two trees; see [`diff`]. Error: `TooMany`, and what the store says.
     pub fn diff(&self, old: &Side, new: &Side, expand_renames: bool) -> Result<Vec<Difference>> {
-        diff(&self.shared.store, old, new, expand_renames, self.shared.limits.differences_max)
+        diff(&self.shared.store.fetching(), old, new, expand_renames, self.shared.limits.differences_max)
     }
 
     /// Takes a snapshot off the list. Error: `InUse` if a session stands on it.

@@ -85,13 +85,13 @@ impl BaseDir {
         self.0.0
     }
 
-    /// Opens it, once.
-    pub fn open(&self, store: &Store) -> Result<&Dir> {
+    /// Opens it, once, for who asks through this store.
+    pub fn open(&self, store: &Store) -> Result<Dir> {
         if let Some(dir) = self.0.1.get() {
-            return Ok(dir);
+            return Ok(dir.bound(store));
         }
         let dir = Dir::open(store, self.0.0)?;
-        Ok(self.0.1.get_or_init(|| dir))
+        Ok(self.0.1.get_or_init(|| dir).bound(store))
     }
 }
 

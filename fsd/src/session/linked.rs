@@ -35,7 +35,7 @@ pub(super) fn linked_dirs(store: &Store, state: &State) -> Result<LinkedDirs> {
     }
     for (&ino, inode) in state.inodes.iter().filter(|(ino, _)| !state.orphans.contains(*ino)) {
         if let Body::Dir(Some(base)) = &inode.body {
-            search.below(ino, base.open(store)?.clone())?;
+            search.below(ino, base.open(store)?)?;
         }
     }
     Ok(search.found)
@@ -48,7 +48,7 @@ pub(super) fn way_up(store: &Store, state: &State, dir: u64) -> Result<Option<Ve
     let mut queue = Vec::new();
     for (&ino, inode) in state.inodes.iter().filter(|(ino, _)| !state.orphans.contains(*ino)) {
         if let Body::Dir(Some(base)) = &inode.body {
-            queue.push((ino, base.open(store)?.clone()));
+            queue.push((ino, base.open(store)?));
         }
     }
     while let Some((at, object)) = queue.pop() {

@@ -28,7 +28,7 @@ use super::{
     log::Purpose,
     rebase::{Moved, SealedDirs},
     record::anchor,
-    state::State,
+    state::{DirDelta, State},
     tree::{DirNode, Found, Source},
 };
 
@@ -59,7 +59,8 @@ impl Session {
     pub(super) fn seal(&self, progress: &mut dyn FnMut(SealProgress)) -> Result<Sealed> {
         let _one_at_a_time = self.sealing.lock();
         let cut = self.freeze();
-        let store = &self.shared.store;
+        // Nobody waits for this: it has what it needs brought here.
+        let store = &self.shared.store.fetching();
         let mut writing = Writing::new(store, &cut)?;
         let root = writing.run(progress)?;
         let (snapshot, sealed, written) = writing.finish(root)?;
@@ -68,21 +69,14 @@ impl Session {
         let mut state = self.state.write();
         self.check_alive()?;
         let rebased = sealed.rebase(&state, &cut, snapshot, &moved)?;
+        let listed = self.listed(&state, &cut)?;
         let log = &self.shared.durability.log;
         let position = log.position();
         for record in anchor(&self.meta, &rebased, self.shared.limits.part_bytes) {
             log.append(Purpose::Grow, |out| record.encode(out))?;
         }
         self.anchor.store(position, Ordering::Release);
-        for &dir in cut.dirs.keys().filter(|dir| self.listings.contains(**dir)) {
-            // As they are now, not as the cut had them: who began to list after the cut was promised what came since.
-            let Some(delta) = state.dirs.get(&dir) else { continue };
-            let base = state.inodes.get(&dir).and_then(|inode| match &inode.body {
-                Body::Dir(Some(base)) => base.open(store).ok().cloned(),
-                _ => None,
-            });
-            self.listings.freeze(dir, base, delta.clone());
-        }
+        listed.into_iter().for_each(|(dir, base, delta)| self.listings.freeze(dir, base, delta));
         for Moved { ino, place, parent } in moved {
             self.known.relocate(ino, place, parent);
         }
@@ -92,6 +86,22 @@ impl Session {
         drop(replaced);
         self.cursor.lock().retire();
         Ok(Sealed { snapshot, written })
+    }
+
+    /// The directories of a cut that somebody may be in the middle of listing.
+    fn listed(&self, state: &State, cut: &State) -> Result<Vec<(u64, Option<Dir>, DirDelta)>> {
+        let mut listed = Vec::new();
+        for &dir in cut.dirs.keys().filter(|dir| self.listings.contains(**dir)) {
+            // As they are now, not as the cut had them: who began to list after the cut was promised what came since.
+            let Some(delta) = state.dirs.get(&dir) else { continue };
+            let base = match state.inodes.get(&dir).map(|inode| &inode.body) {
+                // It is open already: who lists it has done that.
+                Some(Body::Dir(Some(base))) => Some(base.open(&self.shared.store)?),
+                _ => None,
+            };
+            listed.push((dir, base, delta.clone()));
+        }
+        Ok(listed)
     }
 
     /// Writes the session's state into the log anew, so that the log before need not be kept for it.
@@ -169,7 +179,7 @@ impl<'a> Writing<'a> {
     fn node(&self, dir: u64) -> Result<DirNode> {
         let base = match (self.cut.inodes.get(&dir), self.extra.get(&dir)) {
             (Some(inode), _) => match &inode.body {
-                Body::Dir(Some(base)) => Some(base.open(self.store)?.clone()),
+                Body::Dir(Some(base)) => Some(base.open(self.store)?),
                 _ => None,
             },
             (None, Some(&(_, digest))) => Some(Dir::open(self.store, digest)?),

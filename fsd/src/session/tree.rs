@@ -160,7 +160,7 @@ impl State {
         }
         let base = match &found.source {
             Source::Changed(inode) => match &inode.body {
-                Body::Dir(Some(base)) => Some(base.open(store)?.clone()),
+                Body::Dir(Some(base)) => Some(base.open(store)?),
                 _ => None,
             },
             Source::Base(place) => match place.dir.entry(place.index)?.node {
