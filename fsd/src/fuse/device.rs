@@ -18,6 +18,7 @@ use super::{
     dispatch::Dispatch,
     exchange::{Next, REPLY_BUFFER_BYTES, REQUEST_BUFFER_BYTES, exchange},
     handshake::Mounted,
+    parking::Parking,
 };
 
 /// The kernel's end of a mount, and who answers.
@@ -27,13 +28,20 @@ pub(super) struct Device {
     pub dispatch: Dispatch,
     /// See [`Request::parse`](super::request::Request::parse).
     pub setxattr_ext: bool,
+    /// Where requests wait for objects of the remote store.
+    pub parking: Parking,
 }
 
 impl Device {
     /// The device of a mount. Error: no file descriptor is left.
-    pub fn of(mounted: &Mounted, dispatch: Dispatch, setxattr_ext: bool) -> io::Result<Arc<Device>> {
+    pub fn of(
+        mounted: &Mounted,
+        dispatch: Dispatch,
+        setxattr_ext: bool,
+        parking: Parking,
+    ) -> io::Result<Arc<Device>> {
         let fd = mounted.device().try_clone_to_owned()?;
-        Ok(Arc::new(Device { fd, connection: mounted.connection.clone(), dispatch, setxattr_ext }))
+        Ok(Arc::new(Device { fd, connection: mounted.connection.clone(), dispatch, setxattr_ext, parking }))
     }
 
     /// Serves with so many threads, this one among them, until the mount is gone. Error: the device fails.
@@ -46,6 +54,7 @@ impl Device {
             })
             .collect();
         let mut outcome = self.run();
+        self.dispatch.parked().end();
         for other in others {
             outcome =
                 outcome.and(other.join().unwrap_or_else(|_| Err(io::Error::other("a thread panicked"))));
@@ -53,7 +62,7 @@ impl Device {
         outcome
     }
 
-    fn run(&self) -> io::Result<()> {
+    fn run(self: &Arc<Device>) -> io::Result<()> {
         // They take memory only as far as requests and replies have reached.
         let (mut request, mut reply) = (vec![0; REQUEST_BUFFER_BYTES], vec![0; REPLY_BUFFER_BYTES]);
         loop {
@@ -67,13 +76,17 @@ impl Device {
             let next = exchange(&self.dispatch, self.setxattr_ext, &request[..len], &mut reply);
             match next.map_err(io::Error::other)? {
                 Next::Silence => {}
+                Next::Fetch { ticket, request: header } => {
+                    self.parking.park(self, &request[..len], header, &ticket);
+                }
                 Next::Reply(len) => self.send(&reply[..len])?,
                 Next::Last(len) => return self.send(&reply[..len]),
             }
         }
     }
 
-    fn send(&self, reply: &[u8]) -> io::Result<()> {
+    /// Gives a reply to the kernel. Error: the device fails.
+    pub fn send(&self, reply: &[u8]) -> io::Result<()> {
         match write(self.fd.as_fd(), reply) {
             Ok(_) => Ok(()),
             // Nobody waits for it any more: the request was aborted, or the mount is gone.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use cas::{Kind, disk::Patience};
+use cas::{Kind, disk::Patience, remote::fetch::Ticket};
 use fuser::Notifier;
 use nix::errno::Errno;
 
@@ -12,6 +12,7 @@ use super::{
     attr::{attr_out, entry, nothing},
     errno::report,
     notices::Notices,
+    parking::Parked,
     passthrough::Passthrough,
     relisting::Relisting,
     reply::{Answer, Listing, Reply},
@@ -38,6 +39,7 @@ pub(super) struct Dispatch {
     follower: Option<Arc<Follower>>,
     passthrough: Option<Passthrough>,
     has_xattrs: bool,
+    parked: Parked,
 }
 
 /// Whom a request is made for, and on what.
@@ -87,7 +89,18 @@ impl Dispatch {
             follower: None,
             passthrough: None,
             has_xattrs: true,
+            parked: Parked::default(),
         }
+    }
+
+    /// Whether requests may have to wait for objects of a remote store.
+    pub fn may_fetch(&self) -> bool {
+        self.session.store().has_remote()
+    }
+
+    /// Its requests that wait for objects of the remote store.
+    pub fn parked(&self) -> &Parked {
+        &self.parked
     }
 
     /// The same, telling the kernel when it should list a directory anew.
@@ -119,9 +132,14 @@ impl Dispatch {
         let abi::InHeader { nodeid: ino, uid, gid, pid, .. } = request.header;
         let caller = Caller { ino, uid, gid, pid };
         let outcome = self.carry_out(caller, patience, &request.operation, &mut Reply::new(buffer));
-        if matches!(outcome, Ok(Answer::Later)) {
-            return Answer::Later;
-        }
+        let outcome = match outcome {
+            Ok(Answer::Later) => return Answer::Later,
+            Err(Failure::Engine(error)) => match self.fetch(&error) {
+                Some(ticket) => return Answer::Fetching(ticket),
+                None => Err(Failure::Engine(error)),
+            },
+            outcome => outcome,
+        };
         let name = self.count(&request.operation);
         match outcome {
             Ok(answer) => answer,
@@ -135,8 +153,10 @@ impl Dispatch {
         let ino = request.header.nodeid;
         let size = buffer.len().min(size as usize);
         let read = self.session.read_now(ino, offset, &mut buffer[..size]);
-        if matches!(read, Ok(None)) {
-            return Answer::Later;
+        match &read {
+            Ok(None) => return Answer::Later,
+            Err(error) if let Some(ticket) = self.fetch(error) => return Answer::Fetching(ticket),
+            Ok(Some(_)) | Err(_) => {}
         }
         let name = self.count(&request.operation);
         if offset == 0 {
@@ -145,6 +165,14 @@ impl Dispatch {
         match read {
             Ok(len) => Answer::Done(len.unwrap_or_default()),
             Err(error) => Answer::Failed(report(name, ino, &error)),
+        }
+    }
+
+    /// Has what is missing fetched, if that is all that is wrong.
+    fn fetch(&self, error: &Error) -> Option<Ticket> {
+        match *error {
+            Error::Store(cas::Error::Absent { kind, digest }) => self.session.store().fetch(kind, digest),
+            _ => None,
         }
     }
 
@@ -223,15 +251,20 @@ impl Dispatch {
             }
             // Zero-message open: the kernel sends no OPEN and no RELEASE from here on, and keeps its cache. Nor a FLUSH:
             // every WRITE was recorded before it was answered, so a close has nothing to add. Interrupts come too late
-            // for requests that are carried out at once.
-            Operation::Open { .. } | Operation::Opendir | Operation::Flush | Operation::Interrupt => {
+            // for requests that are carried out at once; others there are only where something may have to be fetched.
+            Operation::Interrupt { unique } if self.may_fetch() => {
+                self.parked.interrupt(unique);
+                Ok(Answer::None)
+            }
+            Operation::Open { .. } | Operation::Opendir | Operation::Flush | Operation::Interrupt { .. } => {
                 Err(Errno::ENOSYS.into())
             }
             Operation::Read { offset, size } => {
+                let read = reply.fill(size as usize, |buffer| session.read(ino, offset, buffer))?;
                 if offset == 0 {
                     self.reading(ino, caller.pid);
                 }
-                Ok(reply.fill(size as usize, |buffer| session.read(ino, offset, buffer))?)
+                Ok(read)
             }
             Operation::Write { offset, data, drops_set_ids } => {
                 let by = if drops_set_ids { Writer::Ordinary } else { Writer::Privileged };
@@ -350,12 +383,17 @@ impl Dispatch {
         }
         let cookie = offset.saturating_sub(DOT_ENTRIES);
         let mut entries = 0;
-        self.session.list(ino, cookie, with_attrs, &mut |name, found, next| {
+        let listed = self.session.list(ino, cookie, with_attrs, &mut |name, found, next| {
             let entry = with_attrs.then(|| entry(&self.session, found));
             let added = listing.add(entry.as_ref(), found.ino, next + DOT_ENTRIES, found.kind, name);
             entries += u32::from(added);
             added
-        })?;
+        });
+        match listed {
+            // The kernel knows those by now, and asks for the rest.
+            Err(Error::Store(cas::Error::Absent { .. })) if entries > 0 => {}
+            listed => listed?,
+        }
         if self.watches_reads() {
             self.relisting.listed(ino, offset, entries);
         }

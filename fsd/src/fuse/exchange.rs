@@ -2,7 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use cas::disk::Patience;
+use cas::{disk::Patience, remote::fetch::Ticket};
 use nix::errno::Errno;
 use zerocopy::IntoBytes;
 
@@ -20,7 +20,7 @@ pub(super) const REQUEST_BUFFER_BYTES: usize = REQUEST_BYTES_MAX as usize + 4096
 pub(super) const REPLY_BUFFER_BYTES: usize = size_of::<OutHeader>() + REQUEST_BYTES_MAX as usize;
 
 /// What to do after a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) enum Next {
     /// The kernel waits for no reply.
     Silence,
@@ -28,6 +28,8 @@ pub(super) enum Next {
     Reply(usize),
     /// The same, and there will be no request after this one.
     Last(usize),
+    /// What the request needs is on its way.
+    Fetch { ticket: Ticket, request: InHeader },
 }
 
 /// A request that has not even a header.
@@ -49,12 +51,26 @@ pub(super) fn exchange(
         Err(Some(header)) => Err(header),
     };
     let is_last = matches!(&request, Ok(Request { operation: Operation::Destroy, .. }));
-    let unique = request.as_ref().map_or_else(|header| header.unique, |request| request.header.unique);
+    let header = request.as_ref().map_or_else(|header| *header, |request| request.header);
     let answer = carry_out(dispatch, &request, Patience::Waits, &mut reply[size_of::<OutHeader>()..]);
-    let Some(header) = header_of(&answer, unique) else { return Ok(Next::Silence) };
+    if let Answer::Fetching(ticket) = answer {
+        return Ok(Next::Fetch { ticket, request: header });
+    }
+    Ok(match put_header(&answer, header.unique, reply) {
+        Next::Reply(len) if is_last => Next::Last(len),
+        next => next,
+    })
+}
+
+/// The reply that refuses a request.
+pub(super) fn refusal(errno: Errno, unique: u64, reply: &mut [u8]) -> Next {
+    put_header(&Answer::Failed(errno), unique, reply)
+}
+
+fn put_header(answer: &Answer, unique: u64, reply: &mut [u8]) -> Next {
+    let Some(header) = header_of(answer, unique) else { return Next::Silence };
     reply[..size_of::<OutHeader>()].copy_from_slice(header.as_bytes());
-    let len = header.len as usize;
-    Ok(if is_last { Next::Last(len) } else { Next::Reply(len) })
+    Next::Reply(header.len as usize)
 }
 
 /// Carries out a request, or what parsing made of it, and puts what stands behind the header of the reply into `payload`. Only
@@ -84,7 +100,7 @@ pub(super) fn carry_out(
 /// What goes in front of a reply; `None` where the kernel waits for none.
 pub(super) fn header_of(answer: &Answer, unique: u64) -> Option<OutHeader> {
     let (error, payload_bytes) = match answer {
-        Answer::None | Answer::Later => return None,
+        Answer::None | Answer::Later | Answer::Fetching(_) => return None,
         Answer::Failed(errno) => (-(*errno as i32), 0),
         Answer::Done(bytes) => (0, *bytes),
     };

@@ -53,7 +53,8 @@ impl Device {
     /// The reply to a message, empty where the kernel waits for none; `None` for what is not even a header.
     pub fn send(&mut self, message: &[u8]) -> Option<&[u8]> {
         match exchange(&self.dispatch, self.setxattr_ext, message, &mut self.reply).ok()? {
-            Next::Silence => Some(&[]),
+            // Nothing is fetched there: it has no remote store.
+            Next::Silence | Next::Fetch { .. } => Some(&[]),
             Next::Reply(len) | Next::Last(len) => Some(&self.reply[..len]),
         }
     }

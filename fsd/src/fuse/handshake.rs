@@ -21,6 +21,8 @@ use super::{
 pub(super) const REQUEST_BYTES_MAX: u32 = 1 << 20;
 /// Requests that the kernel may have under way in the background (readahead, above all).
 const BACKGROUND_MAX: u16 = 64;
+/// Where some of them may wait for a remote store: the kernel holds all others back while so many do.
+const BACKGROUND_MAX_REMOTE: u16 = 4096;
 
 /// With passthrough: backing files are on a file system that is on no other one, or on one of such (an overlay). 2 is the kernel's
 /// FILESYSTEM_MAX_STACK_DEPTH.
@@ -62,6 +64,8 @@ pub(super) struct Wishes {
     pub rings: bool,
     /// Files that the kernel reads by itself.
     pub passthrough: bool,
+    /// Requests that may wait for a remote store.
+    pub may_fetch: bool,
 }
 
 /// Answers INIT, and nothing else.
@@ -142,7 +146,8 @@ impl Filesystem for Handshake {
         }
         let _ = config.set_max_write(REQUEST_BYTES_MAX);
         let _ = config.set_max_readahead(REQUEST_BYTES_MAX);
-        let _ = config.set_max_background(BACKGROUND_MAX);
+        let background = if self.wishes.may_fetch { BACKGROUND_MAX_REMOTE } else { BACKGROUND_MAX };
+        let _ = config.set_max_background(background);
         Ok(())
     }
 }

@@ -23,6 +23,7 @@ mod mountpoint;
 mod mounts;
 mod notices;
 mod options;
+mod parking;
 mod passthrough;
 mod relisting;
 mod reply;

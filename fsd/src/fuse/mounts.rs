@@ -28,6 +28,7 @@ use super::{
     mountpoint::{DEVICE, take_off},
     notices::Notices,
     options::{FileIo, MountOptions},
+    parking::Parking,
     passthrough::Passthrough,
     requests::Requests,
     ring::{Attached, Rings},
@@ -145,6 +146,7 @@ pub struct Mounts {
     notices: Option<Notices>,
     backing_files: Arc<BackingFiles>,
     readers: Option<Arc<Readers>>,
+    parking: Parking,
     next: AtomicU64,
     /// By a number of the mount's own: a directory may be mounted on again before the thread of the last mount is through.
     table: Mutex<HashMap<u64, Mounted>>,
@@ -191,6 +193,7 @@ impl Mounts {
             rings: LazyRings::default(),
             notices: Notices::start().ok(),
             readers,
+            parking: Parking::default(),
             next: AtomicU64::new(0),
             table: Mutex::default(),
             left: Condvar::new(),
@@ -288,7 +291,8 @@ impl Mounts {
         rings: Option<&Rings>,
     ) -> Result<Made, MountError> {
         let passthrough = options.io == FileIo::Passthrough;
-        let wishes = Wishes { acl: options.acl, rings: rings.is_some(), passthrough };
+        let may_fetch = session.store().has_remote();
+        let wishes = Wishes { acl: options.acl, rings: rings.is_some(), passthrough, may_fetch };
         let mounted = handshake::mount(dir, &self.source(session.id()), options.flags(), wishes);
         let (mounted, agreed) = mounted.map_err(|source| denied_or_failed(dir, options, source))?;
         let mut dispatch = Dispatch::new(Arc::clone(session), Arc::clone(&self.requests));
@@ -314,7 +318,7 @@ impl Mounts {
         if let Some(follower) = &follower {
             dispatch = dispatch.with_follower(Arc::clone(follower));
         }
-        let device = Device::of(&mounted, dispatch, options.acl).map_err(failed)?;
+        let device = Device::of(&mounted, dispatch, options.acl, self.parking.clone()).map_err(failed)?;
         let attached = rings.map(|rings| match agreed {
             true => rings.attach(&device),
             false => Err(io::Error::other("it was not agreed on")),

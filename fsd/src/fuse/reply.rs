@@ -1,6 +1,6 @@
 //! What goes back to the kernel: replies put together in the buffer that they are sent from.
 
-use cas::Kind;
+use cas::{Kind, remote::fetch::Ticket};
 use nix::errno::Errno;
 use zerocopy::{Immutable, IntoBytes};
 
@@ -9,6 +9,8 @@ use super::abi::{Dirent, EntryOut};
 /// How a request ends.
 #[derive(Debug)]
 pub(super) enum Answer {
+    /// It does not yet: an object that it needs is on its way. Nothing was done; it is carried out again when that is here.
+    Fetching(Ticket),
     /// The kernel waits for none.
     None,
     /// There is none yet: who does not wait for the disk has to let somebody else carry the request out.

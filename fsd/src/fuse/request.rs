@@ -109,7 +109,10 @@ pub(super) enum Operation<'a> {
         mode: u32,
         umask: u32,
     },
-    Interrupt,
+    /// A signal reached who waits for the request of this number.
+    Interrupt {
+        unique: u64,
+    },
     Destroy,
     Fallocate {
         offset: u64,
@@ -249,7 +252,7 @@ impl<'a> Operation<'a> {
                 b.string()?;
                 Operation::Tmpfile { mode, umask }
             }
-            opcode::INTERRUPT => b.fixed::<u64>().map(|_| Operation::Interrupt)?,
+            opcode::INTERRUPT => Operation::Interrupt { unique: b.fixed()? },
             opcode::DESTROY => Operation::Destroy,
             opcode::FALLOCATE => {
                 let abi::FallocateIn { offset, len, mode, .. } = b.fixed()?;

@@ -55,7 +55,7 @@ impl Op {
             Operation::Lseek { .. } => Op::lseek,
             Operation::CopyFileRange(_) => Op::copy_file_range,
             Operation::Syncfs => Op::syncfs,
-            Operation::Interrupt | Operation::Destroy | Operation::Unknown => return None,
+            Operation::Interrupt { .. } | Operation::Destroy | Operation::Unknown => return None,
         })
     }
 

@@ -3,12 +3,12 @@
 
 use std::{io, thread};
 
-use cas::disk::Patience;
+use cas::{disk::Patience, remote::fetch::Ticket};
 use crossbeam::channel::{Receiver, Sender, unbounded};
 
 use super::{
-    super::abi::opcode,
-    slot::Slot,
+    super::{abi::opcode, parking::Wake},
+    slot::{Served, Slot},
     thread::{Door, Message},
 };
 
@@ -36,6 +36,11 @@ struct Job {
     slot: Slot,
     token: u64,
     back: Door,
+    /// How often it stood aside for an object of the remote store, and why no longer.
+    fetches: u32,
+    why: Wake,
+    /// Where it goes if it has to wait again.
+    again: Sender<Job>,
 }
 
 impl Blocking {
@@ -49,9 +54,20 @@ impl Blocking {
 
     /// Has the request in a slot carried out; the slot comes back through the door, with its token.
     pub fn serve(&self, slot: Slot, token: u64, back: Door) {
-        let queue = if slot.opcode() == opcode::OPEN { &self.opens } else { &self.jobs };
-        let sent = queue.send(Job { slot, token, back });
+        let queue = self.queue_of(&slot);
+        let again = queue.clone();
+        let sent = queue.send(Job { slot, token, back, fetches: 0, why: Wake::Come, again });
         assert!(sent.is_ok(), "the threads end only after whoever sends to them");
+    }
+
+    fn queue_of(&self, slot: &Slot) -> &Sender<Job> {
+        if slot.opcode() == opcode::OPEN { &self.opens } else { &self.jobs }
+    }
+
+    /// The same, once an object is here. No thread waits for it.
+    pub fn park(&self, slot: Slot, token: u64, back: Door, ticket: &Ticket) {
+        let again = self.queue_of(&slot).clone();
+        park(Job { slot, token, back, fetches: 0, why: Wake::Come, again }, ticket);
     }
 }
 
@@ -66,9 +82,26 @@ fn start(name: &str, threads: usize) -> io::Result<Sender<Job>> {
 
 fn run(queue: &Receiver<Job>) {
     let mut scratch = Vec::new();
-    for Job { mut slot, token, back } in queue {
-        let served = slot.serve(Patience::Waits, &mut scratch);
-        assert!(served, "who waits gets an answer");
-        back.send(Message::Served { slot, token });
+    for mut job in queue {
+        let served = match job.why.refusal(&job.slot.request(), job.fetches) {
+            None => job.slot.serve(Patience::Waits, &mut scratch),
+            Some(errno) => {
+                job.slot.refuse(errno);
+                Served::Done
+            }
+        };
+        match served {
+            Served::Done => job.back.send(Message::Served { slot: job.slot, token: job.token }),
+            Served::Fetching(ticket) => park(job, &ticket),
+            Served::Later => unreachable!("who waits gets an answer"),
+        }
     }
+}
+
+fn park(job: Job, ticket: &Ticket) {
+    let (parked, request, again) = (job.slot.parked(), job.slot.request(), job.again.clone());
+    parked.park(&request, ticket, move |why| {
+        let sent = again.send(Job { why, fetches: job.fetches + 1, ..job });
+        assert!(sent.is_ok(), "the threads end only after whoever sends to them");
+    });
 }

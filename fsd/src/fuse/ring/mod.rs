@@ -32,6 +32,8 @@ use super::device::Device;
 /// pages. Of CPUs that are not there, one, because the kernel wants every possible CPU to have a queue.
 const DEPTH: usize = 8;
 const DEPTH_OFFLINE: usize = 1;
+/// Where some may stand aside for seconds, and those behind them should not.
+const DEPTH_REMOTE: usize = 32;
 
 /// The threads and their rings, for all mounts of a daemon. They end with the last mount once this is gone.
 #[derive(Debug)]
@@ -67,7 +69,11 @@ impl Rings {
         let (held, released) = mpsc::channel();
         let register = |(cpu, door): &(Cpu, Door)| {
             let (done, outcome) = mpsc::channel();
-            let depth = if cpu.is_online { DEPTH } else { DEPTH_OFFLINE };
+            let depth = match cpu.is_online {
+                true if device.dispatch.may_fetch() => DEPTH_REMOTE,
+                true => DEPTH,
+                false => DEPTH_OFFLINE,
+            };
             door.send(Message::Attach { device: Arc::clone(device), depth, held: held.clone(), done });
             outcome.recv().unwrap_or_else(|_| Err(io::Error::other("a ring's thread is gone")))
         };

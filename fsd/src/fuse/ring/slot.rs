@@ -12,7 +12,7 @@ use std::{
     sync::{Arc, mpsc},
 };
 
-use cas::disk::Patience;
+use cas::{disk::Patience, remote::fetch::Ticket};
 use libc::iovec;
 use memmap2::{MmapMut, MmapOptions, UncheckedAdvice};
 use nix::errno::Errno;
@@ -23,6 +23,7 @@ use super::super::{
     device::Device,
     exchange::{carry_out, header_of},
     handshake::REQUEST_BYTES_MAX,
+    parking::Parked,
     reply::Answer,
     request::Request,
 };
@@ -41,6 +42,16 @@ const KEPT_BYTES: usize = 64 << 10;
 const BULK_BYTES: usize = 32 << 10;
 /// A reply to WRITE, with room to spare.
 const SHORT_REPLY_BYTES: usize = 64;
+
+/// What became of a request.
+pub(super) enum Served {
+    /// The reply is in its place.
+    Done,
+    /// The disk has to be waited for, and the request is as it was.
+    Later,
+    /// The same for an object that is on its way.
+    Fetching(Ticket),
+}
 
 /// Memory for requests of one mount, and what answers them.
 pub(super) struct Slot {
@@ -85,7 +96,18 @@ impl Slot {
 
     /// What its request asks for. For a slot that is ours.
     pub fn opcode(&self) -> u32 {
-        InHeader::read_from_prefix(self.header().in_out.as_bytes()).map_or(0, |(header, _)| header.opcode)
+        self.request().opcode
+    }
+
+    /// What its request begins with. For a slot that is ours.
+    pub fn request(&self) -> InHeader {
+        InHeader::read_from_prefix(self.header().in_out.as_bytes())
+            .map_or_else(|_| InHeader::default(), |(header, _)| header)
+    }
+
+    /// Where it stands aside.
+    pub fn parked(&self) -> Parked {
+        self.device.dispatch.parked().clone()
     }
 
     /// By what the kernel knows the request. For a slot that is ours.
@@ -94,8 +116,8 @@ impl Slot {
     }
 
     /// Carries out its request and puts the reply in its place. For a slot that is ours. `scratch` is for small arguments: a
-    /// reply overwrites the payload that it came in. False: the disk has to be waited for, and the request is as it was.
-    pub fn serve(&mut self, patience: Patience, scratch: &mut Vec<u8>) -> bool {
+    /// reply overwrites the payload that it came in.
+    pub fn serve(&mut self, patience: Patience, scratch: &mut Vec<u8>) -> Served {
         let device = Arc::clone(&self.device);
         let (header, payload) = self.parts();
         let arguments = header.fixed;
@@ -120,20 +142,34 @@ impl Slot {
             let parsed = Request::of_parts(request, first, scratch, device.setxattr_ext);
             carry_out(&device.dispatch, &parsed, patience, payload)
         };
-        if matches!(answer, Answer::Later) {
-            return false;
-        }
-        // Forgets, which nobody replies to, do not come this way.
-        let answer = if matches!(answer, Answer::None) { Answer::Failed(Errno::ENOSYS) } else { answer };
-        let reply = header_of(&answer, request.unique).unwrap_or_default();
+        let answer = match answer {
+            Answer::Later => return Served::Later,
+            Answer::Fetching(ticket) => return Served::Fetching(ticket),
+            // Forgets, which nobody replies to, do not come this way.
+            Answer::None => Answer::Failed(Errno::ENOSYS),
+            answer => answer,
+        };
+        let is_read = request.opcode == opcode::READ;
+        self.put_reply(&answer, request.unique, others_bytes, is_read);
+        Served::Done
+    }
+
+    /// Replies with an error. For a slot that is ours.
+    pub fn refuse(&mut self, errno: Errno) {
+        let request_bytes = (self.header().exchange.payload_bytes as usize).min(PAYLOAD_BYTES);
+        self.put_reply(&Answer::Failed(errno), self.request().unique, request_bytes, false);
+    }
+
+    fn put_reply(&mut self, answer: &Answer, unique: u64, request_bytes: usize, is_read: bool) {
+        let (header, _) = self.parts();
+        let reply = header_of(answer, unique).unwrap_or_default();
         let reply_bytes = reply.len as usize - size_of::<OutHeader>();
         header.exchange.payload_bytes = reply_bytes as u32;
         header.in_out.as_mut_bytes()[..size_of::<OutHeader>()].copy_from_slice(reply.as_bytes());
-        self.is_read = request.opcode == opcode::READ;
-        self.last_bytes = others_bytes.max(reply_bytes);
+        self.is_read = is_read;
+        self.last_bytes = request_bytes.max(reply_bytes);
         self.reach = self.reach.max(self.last_bytes);
         self.is_used = true;
-        true
     }
 
     /// Whether a large request has left more memory here than is kept.

@@ -27,7 +27,7 @@ use super::{
     courtesy::{Pulse, Watched},
     cpus::Cpu,
     roaming::Places,
-    slot::Slot,
+    slot::{Served, Slot},
 };
 use crate::sys_sched::keep_io_priority;
 
@@ -224,11 +224,16 @@ impl Thread {
             unreachable!("a slot that was given away is not the kernel's")
         };
         self.since_trim += 1;
-        if is_blocking(slot.opcode()) || !slot.serve(Patience::Now, &mut self.scratch) {
-            self.blocking.serve(slot, token, self.own_door.clone());
-            return Ok(());
+        let served = match is_blocking(slot.opcode()) {
+            true => Served::Later,
+            false => slot.serve(Patience::Now, &mut self.scratch),
+        };
+        match served {
+            Served::Done => return self.reply(slot, token),
+            Served::Later => self.blocking.serve(slot, token, self.own_door.clone()),
+            Served::Fetching(ticket) => self.blocking.park(slot, token, self.own_door.clone(), &ticket),
         }
-        self.reply(slot, token)
+        Ok(())
     }
 
     fn reply(&mut self, slot: Slot, token: u64) -> io::Result<()> {
