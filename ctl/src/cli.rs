@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    cat, create, diff, discard, doctor, fork, fsck, gc, import, list, ls, mount, seal, show, stats, unmount,
+    cat, create, diff, discard, doctor, fetch, fork, fsck, gc, import, list, ls, mount, publish, seal, show,
+    stats, unmount,
 };
 
 const AFTER_HELP: &str = "\
@@ -53,6 +54,8 @@ pub(crate) enum Command {
     Ls(ls::Args),
     Cat(cat::Args),
     Seal(seal::Args),
+    Publish(publish::Args),
+    Fetch(fetch::Args),
     Discard(discard::Args),
     Gc(gc::Args),
     Fsck(fsck::Args),

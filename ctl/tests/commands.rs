@@ -132,6 +132,26 @@ fn list_and_show_tell_everything() {
 }
 
 #[test]
+fn publish_prints_the_snapshot_and_what_was_sent() {
+    let daemon = Daemon::start();
+    let out = daemon.ctl(&["publish", "work"]);
+    assert_eq!(String::from_utf8_lossy(&out.stdout), format!("{SNAPSHOT}\n"));
+    assert!(String::from_utf8_lossy(&out.stderr).contains("in 2 packs"));
+    let document = daemon.document(&["publish", "work"]);
+    assert_eq!((&document["snapshot"], &document["sent_packs"]), (&json!(SNAPSHOT), &json!(2)));
+    fails(&daemon.ctl(&["publish", "alone"]), 1, "start aetherfsd with --remote");
+}
+
+#[test]
+fn fetch_names_paths_and_says_what_came() {
+    let daemon = Daemon::start();
+    let out = daemon.ctl(&["fetch", "work", "src", "a b"]);
+    assert!(out.stdout.is_empty() && String::from_utf8_lossy(&out.stderr).contains("3 chunks fetched"));
+    assert!(daemon.asked().contains(&format!("paths: {:?}", [b"src", b"a b"])), "{}", daemon.asked());
+    assert_eq!(daemon.document(&["fetch", "work"])["chunks_fetched"], 3);
+}
+
+#[test]
 fn diff_has_lines_fields_histogram_patch_and_json() {
     let daemon = Daemon::start();
     assert_eq!(daemon.says(&["diff", "work"]), "M\tchanged\nD\tgone\nA\t\"new \\377\"\nR\tfrom\tto here\n");

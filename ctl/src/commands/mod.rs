@@ -5,6 +5,7 @@ pub(crate) mod create;
 pub(crate) mod diff;
 pub(crate) mod discard;
 pub(crate) mod doctor;
+pub(crate) mod fetch;
 pub(crate) mod fork;
 pub(crate) mod fsck;
 pub(crate) mod gc;
@@ -12,6 +13,7 @@ pub(crate) mod import;
 pub(crate) mod list;
 pub(crate) mod ls;
 pub(crate) mod mount;
+pub(crate) mod publish;
 pub(crate) mod seal;
 pub(crate) mod show;
 pub(crate) mod stats;
@@ -42,6 +44,8 @@ async fn dispatch(command: Command, context: &mut Context) -> Result<(), Failure
         Command::Ls(args) => ls::run(args, context).await,
         Command::Cat(args) => cat::run(args, context).await,
         Command::Seal(args) => seal::run(args, context).await,
+        Command::Fetch(args) => fetch::run(args, context).await,
+        Command::Publish(args) => publish::run(args, context).await,
         Command::Discard(args) => discard::run(args, context).await,
         Command::Gc(args) => gc::run(args, context).await,
         Command::Fsck(args) => fsck::run(args, context).await,

@@ -55,6 +55,17 @@ fn document(stats: &StatsReply) -> Value {
             "segments": log.segments,
             "segment_bytes": log.segment_bytes,
         },
+        "remote": stats.remote.map(|remote| json!({
+            "hits": remote.hits,
+            "misses": remote.misses,
+            "requests": remote.requests,
+            "failures": remote.failures,
+            "bytes": remote.bytes,
+            "p50_us": remote.p50_us,
+            "p99_us": remote.p99_us,
+            "cached_bytes": remote.cached_bytes,
+            "cache_bytes_max": remote.cache_bytes_max,
+        })),
         "fuse_requests": stats.fuse_requests,
     });
     json::put_bytes(&mut object, "state_dir", &stats.state_dir);
@@ -87,6 +98,18 @@ fn rows(stats: &StatsReply) -> Vec<(String, String)> {
     ];
     if stats.backing_bytes > 0 {
         rows.push(("passed through".to_string(), size(stats.backing_bytes)));
+    }
+    if let Some(remote) = stats.remote {
+        rows.push((
+            "cache".to_string(),
+            format!("{} of {}", size(remote.cached_bytes), size(remote.cache_bytes_max)),
+        ));
+        rows.push(("cache reads".to_string(), format!("{} hits, {} misses", remote.hits, remote.misses)));
+        let fetched =
+            format!("{} in {} requests, {} failed", size(remote.bytes), remote.requests, remote.failures);
+        rows.push(("fetched".to_string(), fetched));
+        let latency = format!("p50 {}, p99 {}", duration(remote.p50_us), duration(remote.p99_us));
+        rows.push(("fetch latency".to_string(), latency));
     }
     let requests: BTreeMap<_, _> = stats.fuse_requests.iter().collect();
     rows.extend(

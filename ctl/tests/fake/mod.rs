@@ -160,6 +160,8 @@ impl Aether for Fake {
     type ListStream = Stream<ListItem>;
     type SealStream = Stream<SealEvent>;
     type DiffStream = Stream<DiffEntry>;
+    type PublishStream = Stream<PublishEvent>;
+    type FetchStream = Stream<FetchEvent>;
     type ListDirStream = Stream<DirEntry>;
     type ReadFileStream = Stream<ReadFileFrame>;
     type GcStream = Stream<GcEvent>;
@@ -222,6 +224,31 @@ impl Aether for Fake {
         }
         let done = SealDone { snapshot: SNAPSHOT.to_string(), ..SealDone::default() };
         stream(vec![SealEvent { event: Some(seal_event::Event::Done(done)) }])
+    }
+
+    async fn publish(&self, request: Request<PublishRequest>) -> Reply<Self::PublishStream> {
+        let request = self.note(request);
+        if request.id == "alone" {
+            return Err(Status::failed_precondition(
+                "this host has no remote store; start aetherfsd with --remote",
+            ));
+        }
+        let progress = PublishProgress { files_done: 1, files_total: 2, sent_bytes: 3 };
+        let done = PublishDone {
+            snapshot: SNAPSHOT.to_string(),
+            files: 2,
+            sent_packs: 2,
+            elapsed_us: 9,
+            ..PublishDone::default()
+        };
+        let events = [publish_event::Event::Progress(progress), publish_event::Event::Done(done)];
+        stream(events.map(|event| PublishEvent { event: Some(event) }).to_vec())
+    }
+
+    async fn fetch(&self, request: Request<FetchRequest>) -> Reply<Self::FetchStream> {
+        self.note(request);
+        let done = FetchDone { files: 2, chunks_fetched: 3, ..FetchDone::default() };
+        stream(vec![FetchEvent { event: Some(fetch_event::Event::Done(done)) }])
     }
 
     async fn discard(&self, request: Request<DiscardRequest>) -> Reply<DiscardReply> {

@@ -18,7 +18,7 @@ const BINARY_PROBE_BYTES: usize = 8000;
 impl Host {
     pub(super) fn diff(&self, request: v1::DiffRequest, sink: &Sink<v1::DiffEntry>) -> Answer<()> {
         let v1::DiffRequest { a, b, patch, stat, expand_renames } = request;
-        let store = self.engine.store();
+        let store = &self.engine.store().fetching();
         let (old, new) = if b.is_empty() { self.own_sides(&a)? } else { (self.side(&b)?, self.side(&a)?) };
         let differences = self.engine.diff(&old, &new, expand_renames || patch)?;
         let moved = Moved::of(&differences);
@@ -32,7 +32,7 @@ impl Host {
     fn side(&self, id: &str) -> Answer<Side> {
         Ok(match self.target(id)? {
             Target::Session(session) => Side { state: session.freeze(), origin: session.meta.origin },
-            Target::Snapshot(id) => Side::snapshot(self.engine.store(), id)?,
+            Target::Snapshot(id) => Side::snapshot(&self.engine.store().fetching(), id)?,
         })
     }
 
@@ -41,7 +41,7 @@ impl Host {
         match self.session_first(id)? {
             Target::Session(session) => {
                 let origin = session.meta.origin;
-                let old = Side::snapshot(self.engine.store(), origin)?;
+                let old = Side::snapshot(&self.engine.store().fetching(), origin)?;
                 Ok((old, Side { state: session.freeze(), origin }))
             }
             Target::Snapshot(id) => {

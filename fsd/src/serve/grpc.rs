@@ -70,6 +70,8 @@ impl Aether for Service {
     type DiffStream = Events<DiffEntry>;
     type ListDirStream = Events<DirEntry>;
     type ReadFileStream = Events<ReadFileFrame>;
+    type PublishStream = Events<PublishEvent>;
+    type FetchStream = Events<FetchEvent>;
     type GcStream = Events<GcEvent>;
     type FsckStream = Events<FsckEvent>;
 
@@ -103,6 +105,14 @@ impl Aether for Service {
 
     async fn seal(&self, request: Request<SealRequest>) -> Reply<Self::SealStream> {
         self.stream(request, Host::seal)
+    }
+
+    async fn publish(&self, request: Request<PublishRequest>) -> Reply<Self::PublishStream> {
+        self.stream(request, Host::publish)
+    }
+
+    async fn fetch(&self, request: Request<FetchRequest>) -> Reply<Self::FetchStream> {
+        self.stream(request, Host::fetch)
     }
 
     async fn discard(&self, request: Request<DiscardRequest>) -> Reply<DiscardReply> {

@@ -23,6 +23,7 @@ impl Host {
             known_inodes: self.engine.sessions().iter().map(|session| session.known.len() as u64).sum(),
             open_files: open_files(),
             backing_bytes: self.mounts.backing_bytes(),
+            remote: self.remote_stats()?,
             fuse_requests: requests.map(|(name, count)| (name.to_owned(), count)).collect(),
         })
     }
@@ -38,6 +39,21 @@ impl Host {
             pack_bytes: stats.pack_bytes,
             index_bytes: databases.iter().map(|name| disk_bytes(&store_dir.join(name))).sum(),
         })
+    }
+
+    fn remote_stats(&self) -> Answer<Option<v1::RemoteStats>> {
+        let counts = self.engine.store().remote_counts().map_err(of_store)?;
+        Ok(counts.map(|counts| v1::RemoteStats {
+            hits: counts.hits,
+            misses: counts.misses,
+            requests: counts.requests,
+            failures: counts.failures,
+            bytes: counts.bytes,
+            p50_us: counts.p50_us,
+            p99_us: counts.p99_us,
+            cached_bytes: counts.cached_bytes,
+            cache_bytes_max: counts.cache_bytes_max,
+        }))
     }
 
     fn log_stats(&self) -> v1::LogStats {

@@ -15,6 +15,7 @@ mod grpc;
 mod health;
 mod mounts;
 mod progress;
+mod remote;
 mod request;
 mod server;
 mod sessions;

@@ -5,7 +5,11 @@ use std::{ffi::OsStr, os::unix::ffi::OsStrExt, path::PathBuf, sync::Arc};
 use proto::{ID_BYTES_MAX, PATH_BYTES_MAX};
 use tonic::Status;
 
-use super::{Answer, Host, bounds::quoted, status::about};
+use super::{
+    Answer, Host,
+    bounds::quoted,
+    status::{about, of_store},
+};
 use crate::session::{Error, Name, Session, State, Target, parse_path};
 
 /// A path inside a session, with its bytes for messages.
@@ -79,14 +83,21 @@ impl Host {
     pub(super) fn state(&self, text: &str) -> Answer<State> {
         Ok(match self.target(text)? {
             Target::Session(session) => session.peek(),
-            Target::Snapshot(id) => State::of_snapshot(self.engine.store(), id)?,
+            Target::Snapshot(id) => State::of_snapshot(&self.engine.store().fetching(), id)?,
         })
     }
 
     /// What an ID, a prefix of one, or a name stands for.
     pub(super) fn target(&self, text: &str) -> Answer<Target> {
         check_length(text)?;
-        Ok(self.engine.resolve(text)?)
+        match self.engine.resolve(text) {
+            // Nobody here knows it; the remote store may.
+            Err(Error::Store(cas::Error::UnknownSnapshot(id))) => {
+                self.engine.store().discover(id).map_err(of_store)?;
+                Ok(Target::Snapshot(id))
+            }
+            resolved => Ok(resolved?),
+        }
     }
 
     /// Like [`Host::target`], but where a session and a snapshot share a name the session is meant.

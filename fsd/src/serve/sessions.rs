@@ -12,7 +12,7 @@ use super::{
     status::of_store,
     stream::Sink,
 };
-use crate::session::{SealProgress, Session, Target};
+use crate::session::{Error, SealProgress, Session, Target};
 
 impl Host {
     pub(super) fn create(&self, request: v1::CreateRequest) -> Answer<v1::CreateReply> {
@@ -21,7 +21,8 @@ impl Host {
         let (session, elapsed_us) = self.timed(|| {
             let base = if from.is_empty() { None } else { Some(self.base_of(&from)?) };
             let owner = (geteuid().as_raw(), getegid().as_raw());
-            Ok(self.engine.create(base, label(name)?, owner)?)
+            let name = label(name)?;
+            self.fetching(|| self.engine.create(base, name.clone(), owner))
         })?;
         if let Some(dir) = mount_dir {
             self.mount_or_discard(&session, &dir)?;
@@ -34,8 +35,20 @@ impl Host {
         check_length(text)?;
         // A snapshot is what is meant where a session has the same name.
         Ok(match self.engine.snapshot(text) {
-            Ok(snapshot) => snapshot,
-            Err(crate::session::Error::Unknown(_)) => self.engine.session(text)?.meta.origin,
+            Ok(snapshot) => {
+                // It was taken off the list, and may be half gone.
+                let store = self.engine.store();
+                if store.has_remote() && !store.keeps(snapshot).map_err(of_store)? {
+                    self.engine.adopt(snapshot)?;
+                }
+                snapshot
+            }
+            // Nobody here knows it; the remote store may.
+            Err(Error::Store(cas::Error::UnknownSnapshot(id))) => {
+                self.engine.adopt(id)?;
+                id
+            }
+            Err(Error::Unknown(_)) => self.engine.session(text)?.meta.origin,
             Err(error) => return Err(error.into()),
         })
     }
@@ -63,7 +76,7 @@ impl Host {
 
     /// What the catalogue knows of a snapshot; of one that it does not list, what the snapshot itself says.
     fn listed(&self, id: SnapshotId) -> Answer<Listed> {
-        let store = self.engine.store();
+        let store = &self.engine.store().fetching();
         if let Some(listed) = store.list().map_err(of_store)?.into_iter().find(|listed| listed.id == id) {
             return Ok(listed);
         }

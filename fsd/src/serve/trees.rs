@@ -22,7 +22,7 @@ impl Host {
         if found.kind != Kind::Dir {
             return sink.send(dir_entry(last_name(&path), &found)?);
         }
-        let dir = state.open_dir(self.engine.store(), &found)?;
+        let dir = state.open_dir(&self.engine.store().fetching(), &found)?;
         for (name, found) in state.entries(&dir)? {
             sink.send(dir_entry(name.as_bytes(), &found)?)?;
         }
@@ -56,8 +56,9 @@ impl Host {
         let mut at = offset;
         while at < end {
             let mut data = vec![0; READ_FRAME_BYTES_MAX.min((end - at) as usize)];
-            let read =
-                state.read(self.engine.store(), &found, at, &mut data).map_err(about(&path.of(&id)))?;
+            let read = state
+                .read(&self.engine.store().fetching(), &found, at, &mut data)
+                .map_err(about(&path.of(&id)))?;
             data.truncate(read);
             at += read as u64;
             sink.send(v1::ReadFileFrame { data })?;
@@ -66,7 +67,7 @@ impl Host {
     }
 
     fn walk(&self, state: &State, id: &str, path: &InnerPath) -> Answer<Found> {
-        state.walk(self.engine.store(), &path.names).map_err(about(&path.of(id)))
+        state.walk(&self.engine.store().fetching(), &path.names).map_err(about(&path.of(id)))
     }
 }
 

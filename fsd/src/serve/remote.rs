@@ -1,0 +1,172 @@
+//! What has to do with the remote store.
+
+use std::sync::atomic::Ordering;
+
+use cas::{
+    Kind, Store,
+    remote::{bring::Bring, publish::Progress},
+};
+use proto::v1::{self, fetch_event, publish_event};
+use tonic::Status;
+
+use super::{
+    Answer, Host,
+    progress::Pace,
+    request::InnerPath,
+    status::{about, of_store},
+    stream::Sink,
+};
+use crate::session::{Error, Found, Result, State, Target};
+
+/// How often one call waits for an object: each wait brings it further.
+const FETCHES_MAX: u32 = 1024;
+
+/// Paths of one request.
+const FETCH_PATHS_MAX: usize = 4096;
+
+impl Host {
+    pub(super) fn publish(&self, request: v1::PublishRequest, sink: &Sink<v1::PublishEvent>) -> Answer<()> {
+        if !self.engine.store().has_remote() {
+            return Err(of_store(cas::Error::NoRemote));
+        }
+        let target = self.target(&request.id)?;
+        let pace = Pace::new(&**self.engine.clock());
+        let report = |progress: Progress| {
+            if pace.is_due() {
+                sink.offer(publish_progress(progress));
+            }
+        };
+        let (published, elapsed_us) = self.timed(|| {
+            let id = match target {
+                Target::Snapshot(id) => id,
+                Target::Session(session) => self.engine.seal(&session, true, &mut |_| {})?.snapshot,
+            };
+            let near = self.engine.near(id)?;
+            let name = || self.engine.entropy().remote_name();
+            let gone = sink.watch();
+            let is_cancelled = || gone.flag.load(Ordering::Relaxed);
+            let published = self.engine.store().publish(id, &near, &name, &report, &is_cancelled);
+            published.map_err(of_store)
+        })?;
+        let done = v1::PublishDone {
+            snapshot: published.manifest.snapshot.to_string(),
+            files: published.manifest.files,
+            bytes: published.manifest.bytes,
+            new_objects: published.objects,
+            new_bytes: published.object_bytes,
+            sent_packs: published.packs,
+            sent_bytes: published.pack_bytes,
+            elapsed_us,
+        };
+        sink.send(v1::PublishEvent { event: Some(publish_event::Event::Done(done)) })
+    }
+
+    pub(super) fn fetch(&self, request: v1::FetchRequest, sink: &Sink<v1::FetchEvent>) -> Answer<()> {
+        let v1::FetchRequest { id, paths } = request;
+        if paths.len() > FETCH_PATHS_MAX {
+            let message = format!("{} paths at a time are more than {FETCH_PATHS_MAX}", paths.len());
+            return Err(Status::invalid_argument(message));
+        }
+        let paths = if paths.is_empty() { vec![Vec::new()] } else { paths };
+        let paths = paths.iter().map(|path| InnerPath::parse(path)).collect::<Answer<Vec<_>>>()?;
+        if !self.engine.store().has_remote() {
+            return Err(of_store(cas::Error::NoRemote));
+        }
+        let (done, elapsed_us) = self.timed(|| {
+            let mut fetching = Fetching {
+                store: self.engine.store().fetching(),
+                state: self.state(&id)?,
+                bring: Bring::new(self.engine.store()),
+                pace: Pace::new(&**self.engine.clock()),
+                sink,
+                done: v1::FetchDone::default(),
+            };
+            for path in &paths {
+                let found =
+                    fetching.state.walk(&fetching.store, &path.names).map_err(about(&path.of(&id)))?;
+                fetching.below(found)?;
+            }
+            fetching.finish()
+        })?;
+        let done = v1::FetchDone { elapsed_us, ..done };
+        sink.send(v1::FetchEvent { event: Some(fetch_event::Event::Done(done)) })
+    }
+
+    /// Runs what the engine does whole or not at all, again each time that an object it needs has come.
+    pub(super) fn fetching<T>(&self, mut work: impl FnMut() -> Result<T>) -> Answer<T> {
+        for _ in 0..FETCHES_MAX {
+            let (kind, digest) = match work() {
+                Err(Error::Store(cas::Error::Absent { kind, digest })) => (kind, digest),
+                done => return Ok(done?),
+            };
+            let Some(ticket) = self.engine.store().fetch(kind, digest) else { break };
+            ticket.wait().map_err(|error| of_store(cas::Error::Fetch(error)))?;
+        }
+        Err(Status::unavailable(
+            "objects go out of the cache faster than they are used; give it more room with --cache-size",
+        ))
+    }
+}
+
+/// Files on their way here.
+struct Fetching<'a> {
+    store: Store,
+    state: State,
+    bring: Bring,
+    pace: Pace<'a>,
+    sink: &'a Sink<v1::FetchEvent>,
+    done: v1::FetchDone,
+}
+
+impl Fetching<'_> {
+    /// Has all that is below a name fetched, in the order of the tree. No recursion: trees may be deeper than a stack.
+    fn below(&mut self, found: Found) -> Answer<()> {
+        let mut stack = vec![found];
+        while let Some(found) = stack.pop() {
+            if found.has_xattrs() {
+                found.xattrs(&self.store)?;
+            }
+            match found.kind {
+                Kind::Dir => {
+                    let dir = self.state.open_dir(&self.store, &found)?;
+                    let entries = self.state.entries(&dir)?;
+                    stack.extend(entries.into_iter().rev().map(|(_, found)| found));
+                }
+                Kind::File => {
+                    if let Some(blob) = found.file()?.base {
+                        self.bring.content(&blob.content).map_err(of_store)?;
+                    }
+                    self.done.files += 1;
+                    self.done.bytes = self.done.bytes.saturating_add(found.attrs.size);
+                    self.tell()?;
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn tell(&self) -> Answer<()> {
+        if !self.pace.is_due() {
+            return Ok(());
+        }
+        let v1::FetchDone { files, bytes, .. } = self.done;
+        let progress = v1::FetchProgress { files_done: files, bytes_done: bytes };
+        // Who asked may be gone.
+        self.sink.send(v1::FetchEvent { event: Some(fetch_event::Event::Progress(progress)) })
+    }
+
+    fn finish(self) -> Answer<v1::FetchDone> {
+        let brought = self.bring.finish().map_err(of_store)?;
+        Ok(v1::FetchDone { chunks_here: brought.here, chunks_fetched: brought.fetched, ..self.done })
+    }
+}
+
+fn publish_progress(progress: Progress) -> v1::PublishEvent {
+    let progress = v1::PublishProgress {
+        files_done: progress.files,
+        files_total: progress.files_total,
+        sent_bytes: progress.sent_bytes,
+    };
+    v1::PublishEvent { event: Some(publish_event::Event::Progress(progress)) }
+}
