@@ -13,7 +13,8 @@ mod model;
 
 use std::cell::RefCell;
 
-use common::{host::Opening, runner, setting, template::Template};
+use cas::remote::sim::SimRemote;
+use common::{base, host::Opening, runner, setting, template::Template};
 use model::{
     engine::EngineTarget,
     ops::{self, Op, Step},
@@ -28,6 +29,27 @@ const COMPARE_EVERY: usize = 12;
 fn run(steps: &[Step], tally: &mut Tally) -> Result<(), String> {
     let (target, world) = Template::get().start(Opening::first(7));
     run_on(target, world, steps, tally)
+}
+
+/// The same on a host that has next to nothing of the base: each operation has to do nothing until all that it needs is there.
+#[test]
+fn a_base_that_is_elsewhere_makes_no_difference() {
+    let remote = SimRemote::default();
+    let opening = Opening { remote: Some(remote.clone()), ..Opening::first(7) };
+    let template = Template::elsewhere(base::tree(), &opening);
+    let steps = prop::collection::vec(ops::step(), 20..100);
+    let cases = setting("AETHERFS_MODEL_CASES", 96) / 4;
+    remote.take_reads();
+    let result = runner(cases).run(&steps, |steps| {
+        let (target, world) = template.start(opening.clone());
+        run_on(target, world, &steps, &mut Tally::new()).map_err(TestCaseError::fail)
+    });
+    if let Err(error) = result {
+        panic!("{error}");
+    }
+    let (reads, _) = remote.take_reads();
+    println!("{reads} reads of the remote store");
+    assert!(reads > 4 * cases, "{reads} reads");
 }
 
 fn run_on(mut target: EngineTarget, world: World, steps: &[Step], tally: &mut Tally) -> Result<(), String> {

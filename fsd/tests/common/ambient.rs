@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
-use cas::Time;
+use cas::{Time, remote::name::RemoteName};
 use fsd::session::{Clock, Entropy, SessionId};
 use parking_lot::Mutex;
 
@@ -70,5 +70,10 @@ impl Entropy for SeededEntropy {
         let mut id = [0; 10];
         id.copy_from_slice(&bits.to_le_bytes()[..10]);
         SessionId(id)
+    }
+
+    fn remote_name(&self) -> RemoteName {
+        let mut state = self.0.lock();
+        RemoteName(((u128::from(random(&mut state)) << 64) | u128::from(random(&mut state))).to_le_bytes())
     }
 }

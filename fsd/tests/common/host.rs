@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use cas::{Store, disk::Disk, sim::SimDisk, store::Options, sys::SysDisk};
-use fsd::session::{Boot, Engine, Limits, Parts, Result};
+use cas::{Store, disk::Disk, remote::sim::SimRemote, sim::SimDisk, store::Options, sys::SysDisk};
+use fsd::session::{Boot, Engine, Error, Limits, Parts, Result};
 
 use super::{
     ambient::{ManualClock, SeededEntropy},
@@ -23,6 +23,22 @@ pub fn tight() -> Limits {
     }
 }
 
+/// Of the remote store: less than any base has, so that what came goes again.
+const CACHE_BYTES: u64 = 64 << 10;
+
+/// Does what a shell does: has an object brought here that an operation needs, and tries again.
+pub fn again<T>(store: &Store, mut operation: impl FnMut() -> Result<T>) -> Result<T> {
+    loop {
+        match operation() {
+            Err(Error::Store(cas::Error::Absent { kind, digest })) => {
+                let ticket = store.fetch(kind, digest).expect("only a remote store makes things absent");
+                ticket.wait().expect("the remote store has it");
+            }
+            done => return done,
+        }
+    }
+}
+
 /// How to open an engine.
 #[derive(Clone, Debug)]
 pub struct Opening {
@@ -38,6 +54,8 @@ pub struct Opening {
     pub clock: Arc<ManualClock>,
     /// A fault of simulated disks.
     pub fault: Option<Fault>,
+    /// The store that hosts share, if there is one.
+    pub remote: Option<SimRemote>,
     /// Chance, shared likewise: no ID comes twice.
     pub entropy: Arc<SeededEntropy>,
 }
@@ -47,7 +65,16 @@ impl Opening {
     pub fn first(seed: u64) -> Opening {
         let (clock, entropy) = (Arc::new(ManualClock::new(0)), Arc::new(SeededEntropy::new(seed)));
         let (limits, pack_bytes_max) = (tight(), 8 << 20);
-        Opening { boot: 1, accept_loss: false, limits, pack_bytes_max, fault: None, clock, entropy }
+        Opening {
+            boot: 1,
+            accept_loss: false,
+            limits,
+            pack_bytes_max,
+            fault: None,
+            remote: None,
+            clock,
+            entropy,
+        }
     }
 
     /// The same, after the machine was started again.
@@ -64,6 +91,9 @@ impl Opening {
             object_cache_bytes: 64 << 10,
         };
         let store = Store::open_with(Arc::clone(&disk), options)?;
+        if let Some(remote) = &self.remote {
+            store.attach(Arc::new(remote.clone()), CACHE_BYTES)?;
+        }
         let (clock, entropy) = (Arc::clone(&self.clock), Arc::clone(&self.entropy));
         let (boot, accept_loss, limits) = (Boot([self.boot; 16]), self.accept_loss, self.limits);
         Engine::open(Parts { disk, store, clock, entropy, boot, accept_loss, limits })

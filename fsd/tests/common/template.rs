@@ -7,7 +7,10 @@ use std::{
 
 use cas::{SnapshotId, sim::SimDisk};
 
-use super::{base, host::Opening};
+use super::{
+    base,
+    host::{Opening, again},
+};
 use crate::model::{engine::EngineTarget, tree::Tree, world::World};
 
 /// A disk, and what is on it.
@@ -34,6 +37,20 @@ impl Template {
         Template { disk: disk.kill(), snapshot, tree }
     }
 
+    /// A disk of a host that has never seen `tree`; another one has published it.
+    pub fn elsewhere(tree: Tree, opening: &Opening) -> Template {
+        let there = opening.open_sim(&SimDisk::new(1)).unwrap();
+        let snapshot = base::store(there.store(), &tree);
+        let name = || there.entropy().remote_name();
+        there.store().publish(snapshot, &[], &name, &|_| {}, &|| false).unwrap();
+        let disk = SimDisk::new(0);
+        let here = opening.open_sim(&disk).unwrap();
+        here.adopt(snapshot).unwrap();
+        here.close().unwrap();
+        drop(here);
+        Template { disk: disk.kill(), snapshot, tree }
+    }
+
     /// A copy of the disk, and the base in it.
     pub fn disk(&self) -> (SimDisk, SnapshotId) {
         (self.disk.kill(), self.snapshot)
@@ -53,7 +70,8 @@ impl Template {
     /// A copy of the disk, with one durable session over the base, and the model of it.
     pub fn start(&self, opening: Opening) -> (EngineTarget, World) {
         let mut target = EngineTarget::open(self.disk.kill(), opening, Vec::new()).unwrap();
-        let session = target.engine.create(Some(self.snapshot), None, (0, 0)).unwrap();
+        let engine = &target.engine;
+        let session = again(engine.store(), || engine.create(Some(self.snapshot), None, (0, 0))).unwrap();
         target.ids.push(session.id());
         target.engine.durability().sync().unwrap();
         (target, World::new(&self.tree))

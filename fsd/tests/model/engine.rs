@@ -12,7 +12,7 @@ use super::{
     picture::{Item, Picture, join},
     target::{Against, Answer, Change, Fail, Listed, Seen, Target},
 };
-use crate::common::host::Opening;
+use crate::common::host::{Opening, again};
 
 /// An engine, the disk it is on, and its sessions in the order of their creation.
 pub struct EngineTarget {
@@ -32,6 +32,15 @@ impl EngineTarget {
     /// The session of this number.
     pub fn session(&self, s: usize) -> Arc<Session> {
         self.engine.session(&self.ids[s].to_string()).expect("it is not discarded")
+    }
+
+    fn again<T>(
+        &self,
+        s: usize,
+        mut operation: impl FnMut(&Session) -> fsd::session::Result<T>,
+    ) -> Answer<T> {
+        let session = self.session(s);
+        again(self.engine.store(), || operation(&session)).map_err(fail)
     }
 }
 
@@ -76,7 +85,7 @@ fn name(bytes: &[u8]) -> Name {
 
 /// The whole tree of a state.
 pub fn picture(engine: &Engine, state: &State) -> fsd::session::Result<Picture> {
-    let store = engine.store();
+    let store = &engine.store().fetching();
     let mut picture = Picture::new();
     let mut queue = vec![(Vec::new(), state.walk(store, &[])?)];
     while let Some((path, found)) = queue.pop() {
@@ -113,7 +122,7 @@ fn letter(difference: Difference) -> Change {
 
 impl Target for EngineTarget {
     fn lookup(&mut self, s: usize, dir: u64, n: &[u8]) -> Answer<Seen> {
-        self.session(s).lookup(dir, &name(n)).map(|found| seen(&found)).map_err(fail)
+        self.again(s, |session| session.lookup(dir, &name(n))).map(|found| seen(&found))
     }
 
     fn forget(&mut self, s: usize, ino: u64, lookups: u64) {
@@ -121,82 +130,85 @@ impl Target for EngineTarget {
     }
 
     fn stat(&mut self, s: usize, ino: u64) -> Answer<Seen> {
-        self.session(s).stat(ino).map(|found| seen(&found)).map_err(fail)
+        self.again(s, |session| session.stat(ino)).map(|found| seen(&found))
     }
 
     fn make(&mut self, s: usize, dir: u64, n: &[u8], new: New) -> Answer<Seen> {
-        self.session(s).make(dir, &name(n), new).map(|found| seen(&found)).map_err(fail)
+        self.again(s, |session| session.make(dir, &name(n), new.clone())).map(|found| seen(&found))
     }
 
     fn make_unnamed(&mut self, s: usize, dir: u64, new: New) -> Answer<Seen> {
-        self.session(s).make_unnamed(dir, new).map(|found| seen(&found)).map_err(fail)
+        self.again(s, |session| session.make_unnamed(dir, new.clone())).map(|found| seen(&found))
     }
 
     fn link(&mut self, s: usize, ino: u64, dir: u64, n: &[u8]) -> Answer<Seen> {
-        self.session(s).link(ino, dir, &name(n)).map(|found| seen(&found)).map_err(fail)
+        self.again(s, |session| session.link(ino, dir, &name(n))).map(|found| seen(&found))
     }
 
     fn unlink(&mut self, s: usize, dir: u64, n: &[u8]) -> Answer<()> {
-        self.session(s).unlink(dir, &name(n)).map_err(fail)
+        self.again(s, |session| session.unlink(dir, &name(n)))
     }
 
     fn rmdir(&mut self, s: usize, dir: u64, n: &[u8]) -> Answer<()> {
-        self.session(s).rmdir(dir, &name(n)).map_err(fail)
+        self.again(s, |session| session.rmdir(dir, &name(n)))
     }
 
     fn rename(&mut self, s: usize, from: (u64, &[u8]), to: (u64, &[u8]), how: Rename) -> Answer<()> {
-        self.session(s).rename(from.0, &name(from.1), to.0, &name(to.1), how).map_err(fail)
+        self.again(s, |session| session.rename(from.0, &name(from.1), to.0, &name(to.1), how))
     }
 
     fn read(&mut self, s: usize, ino: u64, offset: u64, len: usize) -> Answer<Vec<u8>> {
         let mut buf = vec![0xee; len];
-        let read = self.session(s).read(ino, offset, &mut buf).map_err(fail)?;
+        let read = self.again(s, |session| session.read(ino, offset, &mut buf))?;
         buf.truncate(read);
         Ok(buf)
     }
 
     fn write(&mut self, s: usize, ino: u64, offset: u64, data: &[u8]) -> Answer<()> {
-        self.session(s).write(ino, offset, data).map_err(fail)
+        self.again(s, |session| session.write(ino, offset, data))
     }
 
     fn allocate(&mut self, s: usize, ino: u64, offset: u64, len: u64, how: Allocate) -> Answer<()> {
-        self.session(s).allocate(Writer::Privileged, ino, offset, len, how).map_err(fail)
+        self.again(s, |session| session.allocate(Writer::Privileged, ino, offset, len, how))
     }
 
     fn copy(&mut self, s: usize, from: (u64, u64), to: (u64, u64), len: u64) -> Answer<u64> {
-        self.session(s).copy_range(Writer::Privileged, from, to, len).map_err(fail)
+        self.again(s, |session| session.copy_range(Writer::Privileged, from, to, len))
     }
 
     fn seek(&mut self, s: usize, ino: u64, offset: u64, what: Seek) -> Answer<u64> {
-        self.session(s).seek(ino, offset, what).map_err(fail)
+        self.again(s, |session| session.seek(ino, offset, what))
     }
 
     fn set_attrs(&mut self, s: usize, ino: u64, set: SetAttrs) -> Answer<Seen> {
-        self.session(s).set_attrs(ino, set).map(|found| seen(&found)).map_err(fail)
+        self.again(s, |session| session.set_attrs(ino, set)).map(|found| seen(&found))
     }
 
     fn xattrs(&mut self, s: usize, ino: u64) -> Answer<Vec<(Vec<u8>, Vec<u8>)>> {
-        self.session(s).xattrs(ino).map(|xattrs| xattrs.into_iter().collect()).map_err(fail)
+        self.again(s, |session| session.xattrs(ino)).map(|xattrs| xattrs.into_iter().collect())
     }
 
     fn set_xattr(&mut self, s: usize, ino: u64, n: &[u8], value: &[u8], how: SetXattr) -> Answer<()> {
-        self.session(s).set_xattr(ino, n, value, how).map_err(fail)
+        self.again(s, |session| session.set_xattr(ino, n, value, how))
     }
 
     fn remove_xattr(&mut self, s: usize, ino: u64, n: &[u8]) -> Answer<()> {
-        self.session(s).remove_xattr(ino, n).map_err(fail)
+        self.again(s, |session| session.remove_xattr(ino, n))
     }
 
     fn list(&mut self, s: usize, dir: u64, cookie: u64, max: usize, plus: bool) -> Answer<Vec<Listed>> {
-        let mut entries = Vec::new();
-        let mut sink = |name: &[u8], found: &Found, next: u64| {
-            let room = entries.len() < max;
-            if room {
-                entries.push((name.to_vec(), found.ino, next));
-            }
-            room
-        };
-        self.session(s).list(dir, cookie, plus, &mut sink).map_err(fail)?;
+        let mut entries: Vec<Listed> = Vec::new();
+        self.again(s, |session| {
+            // Those that were taken are taken, whatever becomes of the rest.
+            let from = entries.last().map_or(cookie, |(.., next)| *next);
+            session.list(dir, from, plus, &mut |name, found, next| {
+                let room = entries.len() < max;
+                if room {
+                    entries.push((name.to_vec(), found.ino, next));
+                }
+                room
+            })
+        })?;
         Ok(entries)
     }
 
@@ -219,19 +231,21 @@ impl Target for EngineTarget {
             }
         });
         let sealed = sealed.map_err(fail)?;
-        let state = State::of_snapshot(engine.store(), sealed.snapshot).map_err(fail)?;
+        let state = State::of_snapshot(&engine.store().fetching(), sealed.snapshot).map_err(fail)?;
         picture(&engine, &state).map_err(fail)
     }
 
     fn anchor(&mut self, s: usize) -> Answer<()> {
-        self.session(s).write_anchor().map_err(fail)
+        self.again(s, |session| session.write_anchor())
     }
 
     fn diff(&mut self, s: usize, against: Against) -> Answer<Vec<Change>> {
         let side = |session: &Session| Side { state: session.peek(), origin: session.meta.origin };
         let session = self.session(s);
         let old = match against {
-            Against::Origin => Side::snapshot(self.engine.store(), session.meta.origin).map_err(fail)?,
+            Against::Origin => {
+                Side::snapshot(&self.engine.store().fetching(), session.meta.origin).map_err(fail)?
+            }
             Against::Session(other) => side(&self.session(other)),
         };
         let differences = self.engine.diff(&old, &side(&session), false).map_err(fail)?;

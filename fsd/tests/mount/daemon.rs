@@ -22,9 +22,9 @@ use nix::{
 };
 use proto::v1::{
     CreateRequest, DiffKind, DiffRequest, DiscardRequest, FileIo, ForkRequest, GcRequest, ImportRequest,
-    ListDirRequest, MountRequest, ReadFileRequest, SealRequest, SessionInfo, ShowRequest, StatsReply,
-    StatsRequest, Transport, UnmountRequest, aether_client::AetherClient, import_event, seal_event,
-    show_reply, unmount_request,
+    ListDirRequest, MountRequest, PublishDone, PublishRequest, ReadFileRequest, SealRequest, SessionInfo,
+    ShowRequest, StatsReply, StatsRequest, Transport, UnmountRequest, aether_client::AetherClient,
+    import_event, publish_event, seal_event, show_reply, unmount_request,
 };
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -47,29 +47,49 @@ pub(crate) struct Daemon {
     client: Client,
     /// Ends the watch over the current process when it is dropped.
     _watch: mpsc::Sender<()>,
-    umask: &'static str,
     dir: TempDir,
+    how: How,
+}
+
+/// How a daemon is started.
+#[derive(Clone, Debug)]
+struct How {
+    umask: &'static str,
     /// Whom it runs as, if not as this process.
     user: Option<u32>,
+    /// The address of the store that it shares with others.
+    remote: Option<String>,
+}
+
+impl Default for How {
+    fn default() -> How {
+        How { umask: "022", user: None, remote: None }
+    }
 }
 
 impl Daemon {
     /// Starts one, or says that there is no FUSE here.
     pub(crate) fn start() -> Option<Daemon> {
-        Daemon::start_for(None, "022")
+        Daemon::start_for(How::default())
+    }
+
+    /// The same with a folder that several share as their remote store.
+    pub(crate) fn start_on(remote: &Path) -> Option<Daemon> {
+        let remote = Some(format!("file://{}", remote.display()));
+        Daemon::start_for(How { remote, ..How::default() })
     }
 
     /// The same, from a shell with another umask.
     pub(crate) fn start_with_umask(umask: &'static str) -> Option<Daemon> {
-        Daemon::start_for(None, umask)
+        Daemon::start_for(How { umask, ..How::default() })
     }
 
     /// Starts one as another user, whom its directory belongs to. Only root can.
     pub(crate) fn start_as(user: u32) -> Option<Daemon> {
-        Daemon::start_for(Some(user), "022")
+        Daemon::start_for(How { user: Some(user), ..How::default() })
     }
 
-    fn start_for(user: Option<u32>, umask: &'static str) -> Option<Daemon> {
+    fn start_for(how: How) -> Option<Daemon> {
         if !Path::new("/dev/fuse").exists() {
             eprintln!("no /dev/fuse: nothing is tested here");
             return None;
@@ -77,12 +97,12 @@ impl Daemon {
         // Directly in /tmp: a socket's path has at most 107 bytes.
         let dir = tempfile::Builder::new().prefix("aether").tempdir_in("/tmp").expect("a directory in /tmp");
         let runtime = Runtime::new().expect("a runtime");
-        if user.is_some() {
-            chown(dir.path(), user, user).expect("chown");
+        if how.user.is_some() {
+            chown(dir.path(), how.user, how.user).expect("chown");
             fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("chmod");
         }
-        let (child, client, watch) = spawn(dir.path(), user, umask, &runtime);
-        Some(Daemon { child, runtime, client, _watch: watch, umask, dir, user })
+        let (child, client, watch) = spawn(dir.path(), &how, &runtime);
+        Some(Daemon { child, runtime, client, _watch: watch, dir, how })
     }
 
     /// A path of this test's own.
@@ -94,7 +114,7 @@ impl Daemon {
     pub(crate) fn new_dir(&self, name: &str) -> PathBuf {
         let path = self.path(name);
         fs::create_dir(&path).expect("a new directory");
-        chown(&path, self.user, self.user).expect("chown");
+        chown(&path, self.how.user, self.how.user).expect("chown");
         path
     }
 
@@ -141,7 +161,7 @@ impl Daemon {
 
     /// Starts again on the same state, after [`Daemon::kill`] or [`Daemon::terminate`].
     pub(crate) fn restart(&mut self) {
-        let (child, client, watch) = spawn(self.dir.path(), self.user, self.umask, &self.runtime);
+        let (child, client, watch) = spawn(self.dir.path(), &self.how, &self.runtime);
         (self.child, self.client, self._watch) = (child, client, watch);
     }
 
@@ -282,6 +302,21 @@ impl Daemon {
         })
     }
 
+    /// Brings a snapshot, or a session sealed, to the remote store.
+    pub(crate) fn publish(&self, id: &str) -> Answer<PublishDone> {
+        let request = PublishRequest { id: id.into() };
+        self.ask(async |mut client| {
+            let mut events = client.publish(request).await?.into_inner();
+            loop {
+                match events.message().await?.and_then(|event| event.event) {
+                    Some(publish_event::Event::Done(done)) => return Ok(done),
+                    Some(_) => {}
+                    None => return Err(Status::internal("a publish without an end")),
+                }
+            }
+        })
+    }
+
     /// Discards one session; the answer is that one's own code and message.
     pub(crate) fn discard(&self, session: &str, force: bool) -> Answer<()> {
         let request = DiscardRequest { ids: vec![session.into()], force };
@@ -381,12 +416,15 @@ impl Drop for Daemon {
     }
 }
 
-fn spawn(dir: &Path, user: Option<u32>, umask: &str, runtime: &Runtime) -> (Child, Client, mpsc::Sender<()>) {
+fn spawn(dir: &Path, how: &How, runtime: &Runtime) -> (Child, Client, mpsc::Sender<()>) {
     let socket = dir.join("s");
     let log = File::options().create(true).append(true).open(dir.join("log")).expect("a log file");
     let mut command = Command::new("sh");
-    command.args(["-c", "umask $0 && exec \"$@\"", umask]);
-    if let Some(user) = user {
+    command.args(["-c", "umask $0 && exec \"$@\"", how.umask]);
+    if let Some(remote) = &how.remote {
+        command.env("AETHERFS_REMOTE", remote);
+    }
+    if let Some(user) = how.user {
         // Neither the build nor this process's home need be within that user's reach.
         let copy = dir.join("aetherfsd");
         fs::copy(env!("CARGO_BIN_EXE_aetherfsd"), &copy).expect("a copy of the daemon");

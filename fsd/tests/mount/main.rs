@@ -24,6 +24,7 @@ mod open_flags;
 mod passthrough;
 mod private;
 mod random;
+mod remote;
 mod sample;
 mod seal;
 mod shared_maps;
