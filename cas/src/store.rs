@@ -10,6 +10,7 @@ use std::{
         Arc, OnceLock,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
+    time::Duration,
 };
 
 use parking_lot::RwLock;
@@ -313,10 +314,10 @@ impl Store {
         Ok(Some(Counts { cached_bytes, cache_bytes_max, ..far.counters.counts() }))
     }
 
-    /// Waits until all that was fetched is on disk, or the disk refused it.
-    pub fn settle_cache(&self) {
+    /// Waits until all that was fetched is on disk, or the disk refused it, or so much time has passed.
+    pub fn settle_cache(&self, patience: Duration) {
         if let Some(far) = self.0.far.get() {
-            far.kept.settle();
+            far.kept.settle(patience);
         }
     }
 
@@ -336,9 +337,11 @@ impl Store {
         self.0.far.get().is_some_and(|far| far.atlas.has(kind, digest))
     }
 
-    /// Brings here all that tells what the remote store has, before somebody asks who cannot wait for it. Error: it cannot be had.
-    pub(crate) fn know_elsewhere(&self) -> Result<()> {
-        self.0.far.get().map_or(Ok(()), |far| far.atlas.bring_all())
+    /// Brings here what tells what the remote store has, as far as it can be had, before somebody asks who cannot wait for it.
+    pub(crate) fn know_elsewhere(&self) {
+        if let Some(far) = self.0.far.get() {
+            far.atlas.bring_all();
+        }
     }
 
     /// Nothing is fetched from here on, and whoever waits for it is told so: before the end.
@@ -377,6 +380,7 @@ impl Store {
         let sent = |pack: &_| far.atlas.add_sent(pack);
         let asked = Asked { remote: &*far.remote, resumed, sent: &sent, name, progress, is_cancelled };
         let published = publish::publish(&self.fetching(), &parent, id, &asked)?;
+        far.atlas.made(&published.made)?;
         far.atlas.learn(published.manifest.clone())?;
         far.atlas.settle_sent(&published.named)?;
         Ok(published)

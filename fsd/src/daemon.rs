@@ -85,6 +85,9 @@ impl DaemonError {
     }
 }
 
+/// How long the end waits for the cache to be on disk: what is not is fetched again.
+const GOODBYE: Duration = Duration::from_secs(3);
+
 /// Serves until a signal says stop.
 pub fn run(config: &Config) -> Result<(), DaemonError> {
     crate::sys_heap::give_large_buffers_back();
@@ -121,6 +124,7 @@ pub fn run(config: &Config) -> Result<(), DaemonError> {
     // Whoever waits for the remote store would hold up all that follows.
     engine.store().end_fetches();
     mounts.unmount_all();
+    engine.store().settle_cache(GOODBYE);
     ticker.stop();
     let closed = engine.close();
     if let Err(error) = fs::remove_file(&config.socket) {

@@ -11,7 +11,7 @@ use std::{
     path::PathBuf,
     sync::{Arc, Weak},
     thread::{self, JoinHandle},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use parking_lot::{Condvar, Mutex};
@@ -145,11 +145,14 @@ impl Kept {
         Ok((self.shared.store.packed_bytes()?, self.shared.bytes_max))
     }
 
-    /// Waits until all that has come is on disk, or the disk refused it.
-    pub fn settle(&self) {
+    /// Waits until all that has come is on disk, or the disk refused it, or so much time has passed.
+    pub fn settle(&self, patience: Duration) {
+        let due = now() + patience;
         let mut recent = self.shared.recent.lock();
         while !recent.order.is_empty() && !recent.is_refused {
-            self.shared.changed.wait(&mut recent);
+            if self.shared.changed.wait_until(&mut recent, due).timed_out() {
+                return;
+            }
         }
     }
 }
@@ -163,6 +166,11 @@ impl Drop for Kept {
             let _ = thread.join();
         }
     }
+}
+
+#[expect(clippy::disallowed_methods, reason = "how long to wait: it decides nothing that is kept")]
+fn now() -> Instant {
+    Instant::now()
 }
 
 /// Removes the cache's files.
@@ -214,9 +222,9 @@ impl Shared {
         self.recent.lock().objects.get(&digest).map(|(_, object)| object.clone())
     }
 
-    /// If what the disk has of an object is damaged, it counts as not here from now on.
+    /// If what the disk has of an object cannot be read, it counts as not here from now on.
     fn disown(&self, digest: Digest, error: &Error) {
-        if !matches!(error, Error::Corrupt { .. }) {
+        if matches!(error, Error::Missing(_)) {
             return;
         }
         tracing::warn!(%error, "damaged in the cache; it is fetched again");
@@ -255,12 +263,13 @@ impl Shared {
     /// What to write next, nothing if nothing came for a while; `None` at the end.
     fn batch(&self) -> Option<Vec<(ObjectKind, Digest, Object)>> {
         let mut recent = self.recent.lock();
-        // What was refused is tried again after a while.
+        // What was refused is tried again after a while, whatever comes meanwhile.
+        let due = now() + PAUSE;
         while recent.order.is_empty() || recent.is_refused {
             if recent.is_ending {
                 return None;
             }
-            if self.changed.wait_for(&mut recent, PAUSE).timed_out() {
+            if self.changed.wait_until(&mut recent, due).timed_out() {
                 break;
             }
         }

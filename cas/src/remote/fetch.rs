@@ -23,6 +23,7 @@ use super::{
     Failure, Remote,
     ahead::Streams,
     counters::Counters,
+    is_unreachable,
     known::Atlas,
     layer::{Layer, Place},
     name::RemoteName,
@@ -122,15 +123,6 @@ impl Frames {
     fn bytes(&self, frames: Range<u32>) -> u64 {
         let range = self.layer.range(self.pack, frames);
         range.end - range.start
-    }
-}
-
-/// Whether the remote store as a whole did not answer.
-fn is_unreachable(error: &Error) -> bool {
-    match error {
-        Error::Remote(Failure::Unreachable { .. }) => true,
-        Error::Fetch(error) => is_unreachable(error),
-        _ => false,
     }
 }
 
@@ -318,6 +310,8 @@ impl Shared {
             let is_late = |flight: &Flight| now.duration_since(flight.begun) > WAIT;
             let late: Vec<_> =
                 state.asked.iter().filter(|(_, flight)| is_late(flight)).map(|(key, _)| *key).collect();
+            // What they wait for may be asked for again: a request that hangs keeps its thread, and nobody else.
+            state.frames.retain(|_, waiting| !waiting.iter().any(|key| late.contains(key)));
             let late: Vec<_> = late.iter().filter_map(|key| state.asked.remove(key)).collect();
             if !late.is_empty() {
                 drop(state);

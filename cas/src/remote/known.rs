@@ -8,7 +8,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
-    io,
+    fmt, io,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -16,7 +16,7 @@ use std::{
 use parking_lot::{Mutex, RwLock};
 
 use super::{
-    Failure, Remote,
+    Failure, Remote, is_unreachable,
     layer::{LAYER_BYTES_MAX, Layer, Place},
     manifest::{LayerEntry, MANIFEST_BYTES_MAX, Manifest},
     name::{self, RemoteName, STORE_ID},
@@ -231,6 +231,10 @@ impl Atlas {
     /// The layer that has an object of this kind, and where it is. May ask the remote store for layers and manifests; what cannot be had does not
     /// keep others from being looked at. Error: nothing that can be had has it, and something cannot.
     pub(crate) fn locate(&self, kind: ObjectKind, digest: Digest) -> Result<Option<(Arc<Layer>, Place)>> {
+        // What is known may be of another store.
+        if !self.is_bound()? {
+            return Ok(None);
+        }
         let mut searched = HashSet::new();
         if let Some(found) = self.in_memory(kind, digest, &mut searched) {
             return Ok(Some(found));
@@ -242,7 +246,7 @@ impl Atlas {
                 return Ok(Some(found));
             }
         }
-        for (id, _) in self.wanted() {
+        for id in self.wanted() {
             match self.want(id) {
                 Ok(Some(manifest)) => {
                     if let Some(found) =
@@ -252,10 +256,13 @@ impl Atlas {
                     }
                 }
                 Ok(None) => {}
-                // The others cannot be had either.
                 Err(error) => {
+                    let is_over = is_unreachable(&error);
                     first_error.get_or_insert(error);
-                    break;
+                    // The others cannot be had either.
+                    if is_over {
+                        break;
+                    }
                 }
             }
         }
@@ -279,31 +286,39 @@ impl Atlas {
         })
     }
 
-    /// Brings all layers here, and the manifests that are wanted. Error: something cannot be had.
-    pub(crate) fn bring_all(&self) -> Result<()> {
-        for (id, was_there) in self.wanted() {
-            match self.want(id) {
-                Ok(_) => {}
-                Err(error) if was_there => return Err(error),
-                // Nothing says that it was ever there.
-                Err(_) => break,
+    /// Brings layers here, and the manifests that are wanted, as far as they can be had. What cannot be is not known to be there.
+    pub(crate) fn bring_all(&self) {
+        let told = |what: &dyn fmt::Display, error: &Error| {
+            tracing::warn!(%what, %error, "cannot be had; what it has counts as not there");
+            is_unreachable(error)
+        };
+        for id in self.wanted() {
+            if let Err(error) = self.want(id)
+                && told(&id, &error)
+            {
+                return;
             }
         }
         let manifests: Vec<_> = self.state.read().manifests.values().cloned().collect();
         let mut met = HashSet::new();
-        let entries = manifests.iter().flat_map(|manifest| &manifest.layers);
-        entries.filter(|entry| met.insert(entry.name)).try_for_each(|entry| self.layer(entry).map(drop))
+        for entry in manifests.iter().flat_map(|manifest| &manifest.layers) {
+            if met.insert(entry.name)
+                && let Err(error) = self.layer(entry)
+                && told(&entry.name.layer(), &error)
+            {
+                return;
+            }
+        }
     }
 
     /// Snapshots whose manifests the remote store may have, those first that it had; not those of which it said lately that it has none.
-    fn wanted(&self) -> Vec<(SnapshotId, bool)> {
+    fn wanted(&self) -> Vec<SnapshotId> {
         let now = now();
         let is_due = |wanted: &Wanted| wanted.unknown.is_none_or(|when| now.duration_since(when) > UNKNOWN);
         let state = self.state.read();
-        let due = state.wanted.iter().filter(|(_, wanted)| is_due(wanted));
-        let mut due: Vec<_> = due.map(|(id, wanted)| (*id, wanted.was_there)).collect();
-        due.sort_by_key(|(_, was_there)| !was_there);
-        due
+        let mut due: Vec<_> = state.wanted.iter().filter(|(_, wanted)| is_due(wanted)).collect();
+        due.sort_by_key(|(_, wanted)| !wanted.was_there);
+        due.into_iter().map(|(id, _)| *id).collect()
     }
 
     /// A manifest, if the remote store has it now.
@@ -362,21 +377,26 @@ impl Atlas {
         near: &[SnapshotId],
         marks: &[(ObjectKind, Digest)],
     ) -> Result<Parent> {
-        match self.manifest(id) {
-            Ok(manifest) => return self.parent_of(&manifest),
-            // One that cannot be read is replaced.
-            Err(Error::UnknownSnapshot(_) | Error::Malformed { .. }) => {}
+        let replaces = match self.manifest(id).and_then(|manifest| self.parent_of(&manifest)) {
+            Ok(parent) => return Ok(parent),
+            Err(Error::UnknownSnapshot(_)) => false,
+            // One that cannot be read, or that names what is not there, is replaced.
+            Err(error) if !is_unreachable(&error) => {
+                tracing::warn!(snapshot = %id, %error, "what was published of it cannot be read; it is published anew");
+                true
+            }
             Err(error) => return Err(error),
-        }
+        };
         let mut candidates = near.to_vec();
         let mut others: Vec<_> = self.state.read().manifests.keys().copied().collect();
         others.sort_unstable();
         candidates.extend(others.into_iter().filter(|id| !near.contains(id)));
         let known = candidates.iter().filter_map(|id| self.state.read().manifests.get(id).cloned());
-        let mut best = (0, Parent::default());
-        for manifest in known.take(CANDIDATES) {
+        let mut best = (0, Parent { replaces, ..Parent::default() });
+        for manifest in known.filter(|manifest| manifest.snapshot != id).take(CANDIDATES) {
             let parent = match self.parent_of(&manifest) {
                 Ok(parent) => parent,
+                Err(error) if is_unreachable(&error) => return Err(error),
                 Err(error) => {
                     tracing::warn!(snapshot = %manifest.snapshot, %error, "nothing is published on top of it");
                     continue;
@@ -384,7 +404,7 @@ impl Atlas {
             };
             let common = marks.iter().filter(|(kind, digest)| parent.has(*kind, *digest)).count();
             if common > best.0 {
-                best = (common, parent);
+                best = (common, Parent { replaces, ..parent });
             }
         }
         Ok(best.1)
@@ -392,11 +412,24 @@ impl Atlas {
 
     fn parent_of(&self, manifest: &Manifest) -> Result<Parent> {
         let layers = manifest.layers.iter().map(|entry| self.layer(entry)).collect::<Result<Vec<_>>>()?;
+        // They are known here, and may be gone there.
+        for LayerEntry { name, bytes, .. } in &manifest.layers {
+            self.remote.read(&name.layer(), bytes - 1..*bytes)?;
+        }
         let mut met = HashSet::new();
         if !layers.iter().flat_map(|layer| layer.packs()).all(|pack| met.insert(pack.name)) {
             return Err(Error::Malformed { what: "manifest", reason: "layers that name one pack" });
         }
-        Ok(Parent { entries: manifest.layers.clone(), layers })
+        Ok(Parent { entries: manifest.layers.clone(), layers, replaces: false })
+    }
+
+    /// Remembers layers that this host has made.
+    pub(crate) fn made(&self, layers: &[(LayerEntry, Arc<Layer>)]) -> Result<()> {
+        for (entry, layer) in layers {
+            self.keep(&layer_file(entry), layer.bytes())?;
+            self.state.write().enter(entry.name, layer);
+        }
+        Ok(())
     }
 
     /// Packs of files that were sent, by a publish that did not come to its end, if they still are there.

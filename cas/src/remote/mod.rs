@@ -26,6 +26,8 @@ use std::{fmt, ops::Range};
 
 pub use manifest::Manifest;
 
+use crate::Error;
+
 /// Objects by name, in a place that other hosts reach. Names are `/`-separated, relative to where the store begins. Every
 /// implementation passes the contract suite in this module's tests. Calls try again by themselves, within a bound; an error is final.
 pub trait Remote: fmt::Debug + Send + Sync + 'static {
@@ -75,6 +77,15 @@ pub enum Failure {
         /// What is wrong with it.
         reason: String,
     },
+}
+
+/// Whether the remote store as a whole did not answer.
+fn is_unreachable(error: &Error) -> bool {
+    match error {
+        Error::Remote(Failure::Unreachable { .. }) => true,
+        Error::Fetch(error) => is_unreachable(error),
+        _ => false,
+    }
 }
 
 #[cfg(test)]

@@ -42,6 +42,8 @@ pub struct Parent {
     pub entries: Vec<LayerEntry>,
     /// They themselves.
     pub layers: Vec<Arc<Layer>>,
+    /// There is a manifest of the snapshot to be published, and it is of no use.
+    pub(super) replaces: bool,
 }
 
 impl Parent {
@@ -73,6 +75,9 @@ impl Resumed {
     }
 }
 
+/// Layers that were made, and what a manifest says of each.
+type Made = Vec<(LayerEntry, Arc<Layer>)>;
+
 /// How far it is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
@@ -87,7 +92,7 @@ pub struct Progress {
 }
 
 /// What it came to.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Published {
     /// The snapshot's manifest.
     pub manifest: Manifest,
@@ -99,7 +104,9 @@ pub struct Published {
     pub packs: u64,
     /// See `packs`.
     pub pack_bytes: u64,
-    /// All packs that its own layers name.
+    /// Layers that were made for it, and all packs that they name.
+    pub(crate) made: Made,
+    /// See `made`.
     pub(crate) named: Vec<RemoteName>,
 }
 
@@ -150,14 +157,19 @@ pub fn publish(store: &Store, parent: &Parent, id: SnapshotId, asked: &Asked<'_>
     assert!(used.len() as u64 == packs, "a manifest names packs that were sent, all of them");
     let named = used.values().map(|layer| layer.packs()[0].name).collect();
     let Totals { files, bytes, .. } = totals;
-    let manifest = Manifest { snapshot: id, files, bytes, layers: layers(parent, used, asked)? };
-    let manifest = put_manifest(asked.remote, manifest)?;
+    let (layers, made) = layers(parent, used, asked)?;
+    let manifest = Manifest { snapshot: id, files, bytes, layers };
+    let manifest = put_manifest(asked.remote, manifest, parent.replaces)?;
     let Progress { sent_packs: packs, sent_bytes: pack_bytes, .. } = progress;
-    Ok(Published { manifest, objects, object_bytes, packs, pack_bytes, named })
+    Ok(Published { manifest, objects, object_bytes, packs, pack_bytes, made, named })
 }
 
 /// The layers of the parent and those of the packs; if that would be too many, fewer of all.
-fn layers(parent: &Parent, used: BTreeMap<u64, Arc<Layer>>, asked: &Asked<'_>) -> Result<Vec<LayerEntry>> {
+fn layers(
+    parent: &Parent,
+    used: BTreeMap<u64, Arc<Layer>>,
+    asked: &Asked<'_>,
+) -> Result<(Vec<LayerEntry>, Made)> {
     let new = together(used.into_values());
     let (mut entries, mut merged) = (parent.entries.clone(), new);
     if entries.len() + merged.len() > LAYERS_MAX {
@@ -167,17 +179,16 @@ fn layers(parent: &Parent, used: BTreeMap<u64, Arc<Layer>>, asked: &Asked<'_>) -
     if entries.len() + merged.len() > LAYERS_MAX {
         return Err(Error::Malformed { what: "snapshot", reason: "more objects than layers can name" });
     }
+    let mut made = Vec::new();
     for group in merged {
-        let layer = Layer::merge(&group)?;
+        let layer = Arc::new(Layer::merge(&group)?);
         let name = (asked.name)();
         asked.remote.write(&name.layer(), layer.bytes().to_vec())?;
-        entries.push(LayerEntry {
-            name,
-            digest: Digest::of(layer.bytes()),
-            bytes: layer.bytes().len() as u64,
-        });
+        let entry = LayerEntry { name, digest: Digest::of(layer.bytes()), bytes: layer.bytes().len() as u64 };
+        entries.push(entry);
+        made.push((entry, layer));
     }
-    Ok(entries)
+    Ok((entries, made))
 }
 
 /// Layers that are to become one, each with so many objects, or a few more, that it is written and read in one go.
@@ -198,14 +209,18 @@ fn together(layers: impl Iterator<Item = Arc<Layer>>) -> Vec<Vec<Arc<Layer>>> {
 
 /// Puts the manifest in its place, unless somebody was faster: then that one counts, because others may have it already. One that is no
 /// manifest is replaced.
-fn put_manifest(remote: &dyn Remote, manifest: Manifest) -> Result<Manifest> {
+fn put_manifest(remote: &dyn Remote, manifest: Manifest, replaces: bool) -> Result<Manifest> {
     let name = name::manifest(manifest.snapshot);
     if remote.create(&name, manifest.encode())? {
         return Ok(manifest);
     }
     let there = remote.read_whole(&name, super::manifest::MANIFEST_BYTES_MAX)?;
     match Manifest::decode(manifest.snapshot, &there) {
-        Ok(theirs) => Ok(theirs),
+        Ok(theirs) if !replaces => Ok(theirs),
+        Ok(_) => {
+            remote.write(&name, manifest.encode())?;
+            Ok(manifest)
+        }
         Err(error) if is_of_another_version(&there) => Err(error),
         Err(error) => {
             tracing::warn!(object = remote.display(&name), %error, "a manifest that is none is replaced");

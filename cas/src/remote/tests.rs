@@ -1,8 +1,11 @@
 //! Two hosts and the store that they share: what one publishes the other reads, and fetches no more of it than it needs.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering::SeqCst},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::SeqCst},
+    },
+    time::Duration,
 };
 
 use super::{name::RemoteName, publish::Published, sim::SimRemote, *};
@@ -67,7 +70,7 @@ fn what_one_host_publishes_another_reads() {
     assert!(reads < 20 && read_bytes < published.pack_bytes * 11 / 10, "{reads} reads, {read_bytes} bytes");
     assert_tree(&there, id, 0..300);
     assert_eq!(remote.take_reads(), (0, 0), "all of it is here");
-    there.settle_cache();
+    there.settle_cache(Duration::from_secs(60));
     drop(there);
     let there = host(&disk, &remote);
     assert_tree(&there, id, 0..300);
@@ -210,7 +213,7 @@ fn the_cache_keeps_its_bound_and_what_it_lets_go_comes_again() {
     there.discover(id).unwrap();
     for _ in 0..2 {
         assert_tree(&there.fetching(), id, 0..600);
-        there.settle_cache();
+        there.settle_cache(Duration::from_secs(60));
     }
     let packs = disk.list("cache/store/packs").unwrap();
     let size = |name: &String| {
@@ -305,6 +308,15 @@ fn a_bad_layer_hides_nothing_but_what_it_has() {
         assert_tree(&there.fetching(), ids[nth as usize], nth * 1000..nth * 1000 + 100);
     }
     assert!(there.fetching().snapshot(ids[2]).is_err());
+    let report = there.gc(|| Ok(Default::default()), false, &mut |_| {}).unwrap();
+    assert!(!report.refused, "nothing that is needed is in it");
+    // Who has the snapshot publishes it anew.
+    let other = host(&SimDisk::new(3), &remote);
+    tree(&other, 2000..2100).unwrap();
+    publish(&other, ids[2]).unwrap();
+    let third = host(&SimDisk::new(4), &remote);
+    third.discover(ids[2]).unwrap();
+    assert_tree(&third.fetching(), ids[2], 2000..2100);
     // And nobody is kept from publishing.
     let other = tree(&there, 7000..7100).unwrap();
     publish(&there, other).unwrap();
@@ -335,10 +347,32 @@ fn gc_keeps_what_is_here_and_asks_for_nothing_that_is_elsewhere() {
     let there = host(&SimDisk::new(2), &remote);
     there.discover(id).unwrap();
     let snapshot = adopt(&there, id);
+    // Neither the host that has it nor the one that has next to nothing of it needs the remote store for that.
     remote.fail_after(0);
+    let report = here.gc(|| Ok(Default::default()), false, &mut |_| {}).unwrap();
+    assert!(!report.refused && report.problems.is_empty(), "{:?}", report.problems);
+    assert_tree(&here, id, 0..300);
     let roots = || Ok(crate::store::Roots { dir_objects: vec![snapshot.dir], ..Default::default() });
     let report = there.gc(roots, false, &mut |_| {}).unwrap();
     assert!(!report.refused && report.problems.is_empty(), "{:?}", report.problems);
     remote.heal();
     assert!(there.snapshot(id).is_ok());
+}
+
+#[test]
+fn nothing_is_published_on_top_of_what_is_gone() {
+    let remote = SimRemote::default();
+    let here = host(&SimDisk::new(1), &remote);
+    let first = tree(&here, 0..300).unwrap();
+    publish(&here, first).unwrap();
+    // By somebody's rule of expiry, say; what the store is called stays.
+    remote.list("layers/").unwrap().iter().for_each(|name| remote.remove(name).unwrap());
+    let second = tree(&here, 10..310).unwrap();
+    assert_eq!(publish(&here, second).unwrap().objects, 300 + 3);
+    assert_eq!(publish(&here, first).unwrap().objects, 10 + 3);
+    let there = host(&SimDisk::new(2), &remote);
+    for (id, seeds) in [(first, 0..300), (second, 10..310)] {
+        there.discover(id).unwrap();
+        assert_tree(&there.fetching(), id, seeds);
+    }
 }

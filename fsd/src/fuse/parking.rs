@@ -221,8 +221,6 @@ fn run(queue: &Receiver<Ready>) {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
-
     use cas::{Digest, ObjectKind, Store, remote::sim::SimRemote, sim::SimDisk};
 
     use super::*;
@@ -242,22 +240,19 @@ mod tests {
     #[test]
     fn each_is_taken_out_once() {
         let parked = Parked::default();
-        let woken = Arc::new(AtomicU32::new(0));
+        let (tell, told) = crossbeam::channel::unbounded();
         for unique in 0..200 {
             let (_store, ticket) = ticket();
-            let woken = Arc::clone(&woken);
-            let racing = parked.clone();
+            let (racing, tell) = (parked.clone(), tell.clone());
             thread::scope(|scope| {
                 // A thread that is not there counts as dying.
                 scope.spawn(move || racing.interrupt(unique));
-                parked.park(&request(unique, u32::MAX), &ticket, move |_| {
-                    woken.fetch_add(1, SeqCst);
-                });
+                parked.park(&request(unique, u32::MAX), &ticket, move |_| tell.send(unique).unwrap());
             });
-            let _ = ticket.wait();
+            assert_eq!(told.recv().unwrap(), unique);
         }
         parked.end();
-        assert_eq!(woken.load(SeqCst), 200);
+        assert!(told.try_recv().is_err(), "nobody is told twice");
     }
 
     #[test]

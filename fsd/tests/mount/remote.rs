@@ -86,8 +86,10 @@ impl Drop for Silent {
         let fifo = self.pack.with_extension("fifo");
         fs::rename(&self.pack, &fifo).expect("rename");
         fs::rename(&self.aside, &self.pack).expect("rename");
-        // Whoever waits at the other end gets nothing.
-        drop(OpenOptions::new().read(true).write(true).open(&fifo).expect("the fifo"));
+        // Whoever waits at the other end gets nothing; for a while, because somebody may be on his way there.
+        let other_end = OpenOptions::new().read(true).write(true).open(&fifo).expect("the fifo");
+        thread::sleep(Duration::from_millis(200));
+        drop(other_end);
         fs::remove_file(&fifo).expect("it is there");
     }
 }
