@@ -1,0 +1,187 @@
+//! What there is beyond a store: objects that only the remote store has, and those of them that are in the cache.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{Absence, MOVED_RETRIES_MAX, Store};
+use crate::{
+    Content, Digest, Error, Node, ObjectKind, Result, SnapshotId,
+    dir::Dir,
+    remote::{
+        Manifest, Remote,
+        cache::Kept,
+        counters::{Counters, Counts},
+        fetch::{Fetcher, Ticket},
+        known::{self, Atlas},
+        name::RemoteName,
+        publish::{self, Asked, Published, Resumed},
+    },
+};
+
+/// Snapshots of this host that the remote store is asked about when nothing that is known has an object.
+const MAYBE_MAX: usize = 64;
+/// Directories that are looked into, and names in each, to tell what snapshots have in common.
+const MARKED_DIRS_MAX: usize = 16;
+const MARKS_OF_DIR_MAX: u32 = 256;
+
+/// The remote store, what is known of it, and what is here of it.
+#[derive(Debug)]
+pub(super) struct Far {
+    atlas: Arc<Atlas>,
+    remote: Arc<dyn Remote>,
+    kept: Kept,
+    fetcher: Fetcher,
+    counters: Arc<Counters>,
+}
+
+impl Store {
+    /// Lets the store have what `remote` has, once it is needed, by a cache of so many bytes. At most once. Errors: the disk's.
+    pub fn attach(&self, remote: Arc<dyn Remote>, cache_bytes: u64) -> Result<()> {
+        let disk = self.disk();
+        let mut maybe: Vec<_> = self.list()?.into_iter().map(|listed| listed.id).collect();
+        maybe.truncate(MAYBE_MAX);
+        let atlas = Arc::new(Atlas::open(Arc::clone(disk), Arc::clone(&remote), maybe)?);
+        let kept = Kept::open(disk, cache_bytes)?;
+        let counters = Arc::<Counters>::default();
+        let fetcher =
+            Fetcher::start(Arc::clone(&atlas), Arc::clone(&remote), kept.landing(), Arc::clone(&counters))?;
+        let attached = self.0.far.set(Far { atlas, remote, kept, fetcher, counters });
+        assert!(attached.is_ok(), "a store has one remote store");
+        Ok(())
+    }
+
+    /// What the remote store was asked for, if there is one.
+    pub fn remote_counts(&self) -> Result<Option<Counts>> {
+        let Some(far) = self.0.far.get() else { return Ok(None) };
+        let (cached_bytes, cache_bytes_max) = far.kept.bytes()?;
+        Ok(Some(Counts { cached_bytes, cache_bytes_max, ..far.counters.counts() }))
+    }
+
+    /// Waits until all that was fetched is on disk, or the disk refused it, or so much time has passed.
+    pub fn settle_cache(&self, patience: Duration) {
+        if let Some(far) = self.0.far.get() {
+            far.kept.settle(patience);
+        }
+    }
+
+    /// Whether an object need not be fetched.
+    pub(crate) fn is_here(&self, digest: Digest) -> Result<bool> {
+        let is_cached = || self.0.far.get().is_some_and(|far| far.kept.object_len(digest).is_some());
+        Ok(self.index().locate(digest)?.is_some() || is_cached())
+    }
+
+    /// Whether there is a remote store.
+    pub fn has_remote(&self) -> bool {
+        self.0.far.get().is_some()
+    }
+
+    /// Whether the remote store has an object that is not here, as far as is known: see [`Store::know_elsewhere`].
+    pub(crate) fn is_elsewhere(&self, kind: ObjectKind, digest: Digest) -> bool {
+        self.0.far.get().is_some_and(|far| far.atlas.has(kind, digest))
+    }
+
+    /// Brings here what tells what the remote store has, as far as it can be had, before somebody asks who cannot wait for it.
+    pub(crate) fn know_elsewhere(&self) {
+        if let Some(far) = self.0.far.get() {
+            far.atlas.bring_all();
+        }
+    }
+
+    /// Nothing is fetched from here on, and whoever waits for it is told so: before the end.
+    pub fn end_fetches(&self) {
+        if let Some(far) = self.0.far.get() {
+            far.fetcher.end();
+        }
+    }
+
+    /// Has an object brought here that a call said is [`Error::Absent`]. `None` if there is no remote store.
+    pub fn fetch(&self, kind: ObjectKind, digest: Digest) -> Option<Ticket> {
+        Some(self.0.far.get()?.fetcher.fetch(kind, digest))
+    }
+
+    /// Makes a snapshot of the remote store known here, by its manifest. Errors: `UnknownSnapshot`, `Remote`.
+    pub fn discover(&self, id: SnapshotId) -> Result<Arc<Manifest>> {
+        let far = self.0.far.get().ok_or(Error::UnknownSnapshot(id))?;
+        far.atlas.manifest(id)
+    }
+
+    /// [`publish`](crate::remote::publish::publish) to the store's own remote store, on top of one of `near` if that is there and has
+    /// something in common. Error: `NoRemote`, and as there.
+    pub fn publish(
+        &self,
+        id: SnapshotId,
+        near: &[SnapshotId],
+        name: &(dyn Fn() -> RemoteName + Sync),
+        progress: &(dyn Fn(publish::Progress) + Sync),
+        is_cancelled: &(dyn Fn() -> bool + Sync),
+    ) -> Result<Published> {
+        let far = self.0.far.get().ok_or(Error::NoRemote)?;
+        far.atlas.bind(known::initialize(&*far.remote, name())?)?;
+        let parent = far.atlas.parent(id, near, &self.marks(id)?)?;
+        let resumed = Resumed::new(far.atlas.sent());
+        let sent = |pack: &_| far.atlas.add_sent(pack);
+        let asked = Asked { remote: &*far.remote, resumed, sent: &sent, name, progress, is_cancelled };
+        let published = publish::publish(&self.fetching(), &parent, id, &asked)?;
+        far.atlas.made(&published.made)?;
+        far.atlas.learn(published.manifest.clone())?;
+        far.atlas.settle_sent(&published.named)?;
+        Ok(published)
+    }
+
+    /// Some directories and files of a snapshot, from the root on, by which others are told that have much in common with it.
+    fn marks(&self, id: SnapshotId) -> Result<Vec<(ObjectKind, Digest)>> {
+        let store = self.fetching();
+        let mut marks = vec![(ObjectKind::Dir, store.snapshot(id)?.dir)];
+        let mut seen = 0;
+        for _ in 0..MARKED_DIRS_MAX {
+            let next = marks[seen..].iter().position(|(kind, _)| *kind == ObjectKind::Dir);
+            let Some(next) = next else { break };
+            seen += next + 1;
+            let dir = Dir::open(&store, marks[seen - 1].1)?;
+            for index in 0..dir.count().min(MARKS_OF_DIR_MAX) {
+                match dir.entry(index)?.node {
+                    Node::Dir(below) => marks.push((ObjectKind::Dir, below)),
+                    Node::File(Content::Chunk(chunk)) => marks.push((ObjectKind::Chunk, chunk)),
+                    Node::File(Content::List(list)) => marks.push((ObjectKind::List, list)),
+                    _ => {}
+                }
+            }
+        }
+        Ok(marks)
+    }
+
+    /// The bytes of an object that is read once, and not kept in memory.
+    pub(crate) fn bytes_of(&self, kind: ObjectKind, digest: Digest) -> Result<Vec<u8>> {
+        if kind != ObjectKind::Chunk {
+            return Ok(self.object(kind, digest)?.to_vec());
+        }
+        let len = match self.index().locate(digest)? {
+            Some(at) => at.len,
+            None => self.elsewhere(kind, digest, |kept| Ok(kept.object_len(digest)))?,
+        };
+        let mut bytes = vec![0; len as usize];
+        self.read_chunk(digest, 0, &mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// Gets an object that is not in this store out of the cache, once it is there.
+    pub(super) fn elsewhere<T>(
+        &self,
+        kind: ObjectKind,
+        digest: Digest,
+        mut get: impl FnMut(&Kept) -> Result<Option<T>>,
+    ) -> Result<T> {
+        let Some(far) = self.0.far.get() else { return Err(Error::Missing(digest)) };
+        for _ in 0..MOVED_RETRIES_MAX {
+            if let Some(found) = get(&far.kept)? {
+                far.counters.found();
+                return Ok(found);
+            }
+            match self.1 {
+                Absence::Told => return Err(Error::Absent { kind, digest }),
+                Absence::Fetched => far.fetcher.fetch(kind, digest).wait().map_err(Error::of_fetch)?,
+            }
+        }
+        // It comes, and is gone again before anybody can read it: the cache has no room.
+        Err(Error::Absent { kind, digest })
+    }
+}
