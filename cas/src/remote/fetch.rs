@@ -8,7 +8,7 @@
 //! Owns its threads, the frames under way and the queue. Knows nothing of where objects go: that is the [`Landing`]'s business.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     fmt,
     ops::Range,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -37,6 +37,9 @@ const THREADS: usize = 16;
 const REQUEST_BYTES: u64 = 1 << 20;
 /// Requests that wait for a thread, beyond which nothing is fetched that nobody has asked for.
 const AHEAD_MAX: usize = 64;
+
+/// Packs of which the readers are remembered: of more, they begin anew.
+const PACKS_MAX: usize = 4096;
 
 /// When the remote store could not be reached, whoever comes within this time is told so at once: tries take long, and who needs a hundred
 /// objects one after the other would wait a hundred times.
@@ -308,10 +311,12 @@ impl Shared {
         while !state.is_ending {
             let now = now();
             let is_late = |flight: &Flight| now.duration_since(flight.begun) > WAIT;
-            let late: Vec<_> =
+            let mut late: HashSet<_> =
                 state.asked.iter().filter(|(_, flight)| is_late(flight)).map(|(key, _)| *key).collect();
-            // What they wait for may be asked for again: a request that hangs keeps its thread, and nobody else.
-            state.frames.retain(|_, waiting| !waiting.iter().any(|key| late.contains(key)));
+            // A request that hangs keeps its thread, and nobody else: its frames may be asked for again, and who came later hears of it now.
+            let hung = state.frames.extract_if(|_, waiting| waiting.iter().any(|key| late.contains(key)));
+            let waiting: Vec<_> = hung.flat_map(|(_, waiting)| waiting).collect();
+            late.extend(waiting);
             let late: Vec<_> = late.iter().filter_map(|key| state.asked.remove(key)).collect();
             if !late.is_empty() {
                 drop(state);
@@ -364,6 +369,9 @@ impl Shared {
             return None;
         }
         frames.insert((name, frame), vec![key]);
+        if packs.len() == PACKS_MAX {
+            packs.clear();
+        }
         let streams = packs.entry(name).or_default();
         let rest = streams.missing(frame, first.layer.frame_count(pack));
         let mut end = frame + 1;

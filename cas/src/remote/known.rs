@@ -16,7 +16,7 @@ use std::{
 use parking_lot::{Mutex, RwLock};
 
 use super::{
-    Failure, Remote, is_unreachable,
+    Failure, Remote, is_unreachable, is_useless,
     layer::{LAYER_BYTES_MAX, Layer, Place},
     manifest::{LayerEntry, MANIFEST_BYTES_MAX, Manifest},
     name::{self, RemoteName, STORE_ID},
@@ -381,7 +381,7 @@ impl Atlas {
             Ok(parent) => return Ok(parent),
             Err(Error::UnknownSnapshot(_)) => false,
             // One that cannot be read, or that names what is not there, is replaced.
-            Err(error) if !is_unreachable(&error) => {
+            Err(error) if is_useless(&error) => {
                 tracing::warn!(snapshot = %id, %error, "what was published of it cannot be read; it is published anew");
                 true
             }
@@ -396,7 +396,7 @@ impl Atlas {
         for manifest in known.filter(|manifest| manifest.snapshot != id).take(CANDIDATES) {
             let parent = match self.parent_of(&manifest) {
                 Ok(parent) => parent,
-                Err(error) if is_unreachable(&error) => return Err(error),
+                Err(error) if !is_useless(&error) => return Err(error),
                 Err(error) => {
                     tracing::warn!(snapshot = %manifest.snapshot, %error, "nothing is published on top of it");
                     continue;

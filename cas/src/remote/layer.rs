@@ -293,6 +293,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::remote::tests::{flipped, flips};
     use crate::{ObjectKind, remote::pack::Builder};
 
     fn object(pack: u8, nth: u32) -> Vec<u8> {
@@ -340,16 +341,9 @@ mod tests {
         #[test]
         fn only_canonical_bytes_are_accepted(
             (packs, objects) in (1_u8..3, 0_u32..20),
-            flips in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
+            flips in flips(),
         ) {
-            let mut bytes = sample(packs, objects).bytes;
-            for (at, flip) in flips {
-                let at = at.index(bytes.len());
-                bytes[at] ^= flip;
-            }
-            let end = bytes.len() - SUM;
-            let sum = xxh3_64(&bytes[..end]).to_le_bytes();
-            bytes[end..].copy_from_slice(&sum);
+            let bytes = flipped(sample(packs, objects).bytes, flips);
             if let Ok(layer) = Layer::decode(bytes.clone()) {
                 // What it answers is in it.
                 for pack in 0..layer.packs().len() as u32 {

@@ -119,6 +119,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::remote::tests::{flipped, flips};
 
     fn sample(layers: u8) -> Manifest {
         let layer = |nth| LayerEntry {
@@ -154,17 +155,10 @@ mod tests {
         #[test]
         fn only_canonical_bytes_are_accepted(
             layers in 1_u8..5,
-            flips in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
+            flips in flips(),
         ) {
             let manifest = sample(layers);
-            let mut bytes = manifest.encode();
-            for (at, flip) in flips {
-                let at = at.index(bytes.len());
-                bytes[at] ^= flip;
-            }
-            let end = bytes.len() - 8;
-            let sum = xxh3_64(&bytes[..end]).to_le_bytes();
-            bytes[end..].copy_from_slice(&sum);
+            let bytes = flipped(manifest.encode(), flips);
             if let Ok(decoded) = Manifest::decode(manifest.snapshot, &bytes) {
                 prop_assert_eq!(decoded.encode(), bytes);
             }

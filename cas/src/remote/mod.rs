@@ -79,6 +79,15 @@ pub enum Failure {
     },
 }
 
+/// Whether what was to be had of the remote store is not there, or is not what it should be. Others may have better luck with other things.
+fn is_useless(error: &Error) -> bool {
+    match error {
+        Error::Malformed { .. } | Error::Remote(Failure::NotFound(_) | Failure::Failed { .. }) => true,
+        Error::Fetch(error) => is_useless(error),
+        _ => false,
+    }
+}
+
 /// Whether the remote store as a whole did not answer.
 fn is_unreachable(error: &Error) -> bool {
     match error {

@@ -104,7 +104,7 @@ pub struct Published {
     pub packs: u64,
     /// See `packs`.
     pub pack_bytes: u64,
-    /// Layers that were made for it, and all packs that they name.
+    /// Layers of it that were made, and all packs that they name.
     pub(crate) made: Made,
     /// See `made`.
     pub(crate) named: Vec<RemoteName>,
@@ -155,11 +155,15 @@ pub fn publish(store: &Store, parent: &Parent, id: SnapshotId, asked: &Asked<'_>
     let State { sent, progress, objects, object_bytes } = sending.state.into_inner();
     used.extend(sent);
     assert!(used.len() as u64 == packs, "a manifest names packs that were sent, all of them");
-    let named = used.values().map(|layer| layer.packs()[0].name).collect();
+    let mut named = used.values().map(|layer| layer.packs()[0].name).collect();
     let Totals { files, bytes, .. } = totals;
-    let (layers, made) = layers(parent, used, asked)?;
-    let manifest = Manifest { snapshot: id, files, bytes, layers };
-    let manifest = put_manifest(asked.remote, manifest, parent.replaces)?;
+    let (layers, mut made) = layers(parent, used, asked)?;
+    let ours = Manifest { snapshot: id, files, bytes, layers };
+    let manifest = put_manifest(asked.remote, &ours, parent.replaces)?;
+    if manifest != ours {
+        // Somebody was faster: nothing names these.
+        (made, named) = (Vec::new(), Vec::new());
+    }
     let Progress { sent_packs: packs, sent_bytes: pack_bytes, .. } = progress;
     Ok(Published { manifest, objects, object_bytes, packs, pack_bytes, made, named })
 }
@@ -209,23 +213,23 @@ fn together(layers: impl Iterator<Item = Arc<Layer>>) -> Vec<Vec<Arc<Layer>>> {
 
 /// Puts the manifest in its place, unless somebody was faster: then that one counts, because others may have it already. One that is no
 /// manifest is replaced.
-fn put_manifest(remote: &dyn Remote, manifest: Manifest, replaces: bool) -> Result<Manifest> {
+fn put_manifest(remote: &dyn Remote, manifest: &Manifest, replaces: bool) -> Result<Manifest> {
     let name = name::manifest(manifest.snapshot);
     if remote.create(&name, manifest.encode())? {
-        return Ok(manifest);
+        return Ok(manifest.clone());
     }
     let there = remote.read_whole(&name, super::manifest::MANIFEST_BYTES_MAX)?;
     match Manifest::decode(manifest.snapshot, &there) {
         Ok(theirs) if !replaces => Ok(theirs),
         Ok(_) => {
             remote.write(&name, manifest.encode())?;
-            Ok(manifest)
+            Ok(manifest.clone())
         }
         Err(error) if is_of_another_version(&there) => Err(error),
         Err(error) => {
             tracing::warn!(object = remote.display(&name), %error, "a manifest that is none is replaced");
             remote.write(&name, manifest.encode())?;
-            Ok(manifest)
+            Ok(manifest.clone())
         }
     }
 }

@@ -8,6 +8,12 @@ use std::{
     time::Duration,
 };
 
+use proptest::{
+    prelude::{Strategy, any},
+    sample::Index,
+};
+use xxhash_rust::xxh3::xxh3_64;
+
 use super::{name::RemoteName, publish::Published, sim::SimRemote, *};
 use crate::{
     Error, ObjectKind, Result, Store,
@@ -26,6 +32,22 @@ fn the_simulated_store_keeps_the_contract() {
     super::contract::check(&SimRemote::default());
 }
 
+/// Changes to the bytes of something that ends with a checksum.
+pub(super) fn flips() -> impl Strategy<Value = Vec<(Index, u8)>> {
+    proptest::collection::vec((any::<Index>(), any::<u8>()), 0..4)
+}
+
+/// Makes them, and puts the checksum right.
+pub(super) fn flipped(mut bytes: Vec<u8>, flips: Vec<(Index, u8)>) -> Vec<u8> {
+    for (at, flip) in flips {
+        let at = at.index(bytes.len());
+        bytes[at] ^= flip;
+    }
+    let (body, sum) = bytes.split_last_chunk_mut::<8>().unwrap();
+    *sum = xxh3_64(body).to_le_bytes();
+    bytes
+}
+
 fn host(disk: &SimDisk, remote: &SimRemote) -> Store {
     let store = open(disk);
     store.attach(Arc::new(remote.clone()), CACHE_BYTES).unwrap();
@@ -37,6 +59,24 @@ fn publish(store: &Store, id: crate::SnapshotId) -> Result<Published> {
     let name = || RemoteName((u128::from(NEXT.fetch_add(1, SeqCst)) << 64).to_le_bytes());
     let near = store.list()?.into_iter().map(|listed| listed.id).collect::<Vec<_>>();
     store.publish(id, &near, &name, &|_| {}, &|| false)
+}
+
+/// A tree that one host has published, and another one that has heard of it.
+struct Hosts {
+    remote: SimRemote,
+    here: Store,
+    there: Store,
+    id: crate::SnapshotId,
+}
+
+fn hosts(seeds: std::ops::Range<u64>) -> Hosts {
+    let remote = SimRemote::default();
+    let here = host(&SimDisk::new(1), &remote);
+    let id = tree(&here, seeds).unwrap();
+    publish(&here, id).unwrap();
+    let there = host(&SimDisk::new(2), &remote);
+    there.discover(id).unwrap();
+    Hosts { remote, here, there, id }
 }
 
 /// Makes a snapshot one of a host's own, as an engine does.
@@ -127,12 +167,7 @@ fn a_publish_that_was_broken_off_goes_on() {
 
 #[test]
 fn a_store_that_fails_or_lies_keeps_single_objects_away() {
-    let remote = SimRemote::default();
-    let here = host(&SimDisk::new(1), &remote);
-    let id = tree(&here, 0..600).unwrap();
-    publish(&here, id).unwrap();
-    let there = host(&SimDisk::new(2), &remote);
-    there.discover(id).unwrap();
+    let Hosts { remote, there, id, .. } = hosts(0..600);
     let there = there.fetching();
     there.snapshot(id).unwrap();
     let data = remote.list("packs/").unwrap();
@@ -163,12 +198,7 @@ fn a_store_that_fails_or_lies_keeps_single_objects_away() {
 
 #[test]
 fn who_does_not_wait_is_told_when_to_come_again() {
-    let remote = SimRemote::default();
-    let here = host(&SimDisk::new(1), &remote);
-    let id = tree(&here, 0..20).unwrap();
-    publish(&here, id).unwrap();
-    let there = host(&SimDisk::new(2), &remote);
-    there.discover(id).unwrap();
+    let Hosts { there, .. } = hosts(0..20);
     let content = bytes(7, 549);
     let digest = crate::Digest::of(&content);
     let mut buf = vec![0; 49];
@@ -187,12 +217,7 @@ fn who_does_not_wait_is_told_when_to_come_again() {
 
 #[test]
 fn many_who_want_the_same_cost_one_read() {
-    let remote = SimRemote::default();
-    let here = host(&SimDisk::new(1), &remote);
-    let id = tree(&here, 0..50).unwrap();
-    publish(&here, id).unwrap();
-    let there = host(&SimDisk::new(2), &remote);
-    there.discover(id).unwrap();
+    let Hosts { remote, there, id, .. } = hosts(0..50);
     remote.take_reads();
     std::thread::scope(|scope| {
         (0..8).for_each(|_| drop(scope.spawn(|| assert_tree(&there.fetching(), id, 0..50))));
@@ -340,12 +365,7 @@ fn a_damaged_manifest_is_replaced_by_who_has_the_snapshot() {
 
 #[test]
 fn gc_keeps_what_is_here_and_asks_for_nothing_that_is_elsewhere() {
-    let remote = SimRemote::default();
-    let here = host(&SimDisk::new(1), &remote);
-    let id = tree(&here, 0..300).unwrap();
-    publish(&here, id).unwrap();
-    let there = host(&SimDisk::new(2), &remote);
-    there.discover(id).unwrap();
+    let Hosts { remote, here, there, id } = hosts(0..300);
     let snapshot = adopt(&there, id);
     // Neither the host that has it nor the one that has next to nothing of it needs the remote store for that.
     remote.fail_after(0);
@@ -375,4 +395,31 @@ fn nothing_is_published_on_top_of_what_is_gone() {
         there.discover(id).unwrap();
         assert_tree(&there.fetching(), id, seeds);
     }
+}
+
+#[test]
+fn who_comes_second_takes_the_manifest_that_is_there_and_keeps_what_he_sent() {
+    let remote = SimRemote::default();
+    let disk = SimDisk::new(1);
+    let (here, other) = (host(&disk, &remote), host(&SimDisk::new(2), &remote));
+    let id = tree(&here, 0..300).unwrap();
+    tree(&other, 0..300).unwrap();
+    let (calls, theirs) = (AtomicU64::new(0), std::sync::OnceLock::new());
+    let name = || {
+        let call = calls.fetch_add(1, SeqCst);
+        // The first is for what the store is called, the second for a pack: by then it was not there.
+        if call == 1 {
+            theirs.set(publish(&other, id).unwrap().manifest).unwrap();
+        }
+        RemoteName((1 + u128::from(call)).to_be_bytes())
+    };
+    let published = here.publish(id, &[], &name, &|_| {}, &|| false).unwrap();
+    assert_eq!(Some(&published.manifest), theirs.get());
+    let files: &dyn Disk = &disk;
+    let kept = files.list("store/remote").unwrap();
+    let count = |kind: &str| kept.iter().filter(|name| name.ends_with(kind)).count();
+    assert_eq!((count(".manifest"), count(".layer"), count(".sent")), (1, 0, 1), "{kept:?}");
+    let there = host(&SimDisk::new(3), &remote);
+    there.discover(id).unwrap();
+    assert_tree(&there.fetching(), id, 0..300);
 }
