@@ -90,7 +90,7 @@ const GOODBYE: Duration = Duration::from_secs(3);
 
 /// Serves until a signal says stop.
 pub fn run(config: &Config) -> Result<(), DaemonError> {
-    crate::sys_heap::give_large_buffers_back();
+    crate::sys_heap::keep_small();
     if let Err(error) = raise_open_files() {
         tracing::warn!(%error, "cannot raise the number of open files");
     }
