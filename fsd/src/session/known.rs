@@ -1,5 +1,5 @@
 //! The inodes that a holder (the kernel, for a mount) may name by number: how often it was told of each, and where the
-//! untouched ones are in the base. About 56 bytes an inode with its key, and the table's slack; forgotten when the holder
+//! untouched ones are in the base. 33 bytes an inode with its key, and the table's slack; forgotten when the holder
 //! forgets. Directories are kept by name alone, so that hundreds of thousands of known inodes do not keep the bytes of
 //! their directories in memory.
 //!
@@ -21,15 +21,45 @@ const SHARDS: usize = 16;
 /// One known inode.
 #[derive(Debug)]
 struct Known {
-    /// The directory that its entry is in, and which one that is.
-    place: Option<(DirName, u32)>,
+    /// The directory that its entry is in; none for a changed inode.
+    dir: Option<DirName>,
+    /// Which of the directory's entries.
+    index: u32,
+    /// How often the holder was told of it. At its largest value it stays, and the inode is known until the holder is gone.
+    lookups: u32,
     parent: u64,
-    /// A directory's own object, once it was opened.
-    own: Option<DirName>,
-    lookups: u64,
 }
 
-type Shard = HashMap<u64, Known, KeyedHash>;
+// There are hundreds of thousands.
+const _: () = assert!(size_of::<(u64, Known)>() <= 32);
+
+impl Known {
+    fn of(place: Option<Place>, parent: u64, lookups: u32) -> Known {
+        let mut known = Known { dir: None, index: 0, lookups, parent };
+        known.set_place(place);
+        known
+    }
+
+    fn set_place(&mut self, place: Option<Place>) {
+        self.index = place.as_ref().map_or(0, |place| place.index);
+        self.dir = place.map(|place| place.dir.name());
+    }
+
+    /// The holder forgot it `count` times. True if it knows it no more.
+    fn forget(&mut self, count: u64) -> bool {
+        if self.lookups < u32::MAX {
+            self.lookups = self.lookups.saturating_sub(u32::try_from(count).unwrap_or(u32::MAX));
+        }
+        self.lookups == 0
+    }
+}
+
+#[derive(Debug, Default)]
+struct Shard {
+    inodes: HashMap<u64, Known, KeyedHash>,
+    /// Of directories that were opened, their own objects. Known inodes all, and few of them.
+    own: HashMap<u64, DirName, KeyedHash>,
+}
 
 /// The table.
 #[derive(Debug, Default)]
@@ -46,68 +76,74 @@ impl KnownInodes {
     /// The holder is told once more of this inode.
     pub fn remember(&self, ino: u64, place: Option<Place>, parent: u64) {
         let mut shard = self.shard(ino).lock();
-        let known = shard.entry(ino).or_insert(Known { place: None, parent, own: None, lookups: 0 });
-        known.lookups += 1;
+        let known = shard.inodes.entry(ino).or_insert(Known::of(None, parent, 0));
+        known.lookups = known.lookups.saturating_add(1);
         known.parent = parent;
-        if known.place.is_none() {
-            known.place = place.map(|place| (place.dir.name(), place.index));
+        if known.dir.is_none() {
+            known.set_place(place);
         }
     }
 
     /// The holder forgot it `count` times. True if it knows the inode no more.
     pub fn forget(&self, ino: u64, count: u64) -> bool {
         let mut shard = self.shard(ino).lock();
-        let Some(known) = shard.get_mut(&ino) else { return false };
-        known.lookups = known.lookups.saturating_sub(count);
-        let gone = known.lookups == 0;
+        let gone = shard.inodes.get_mut(&ino).is_some_and(|known| known.forget(count));
         if gone {
-            shard.remove(&ino);
+            shard.inodes.remove(&ino);
+            shard.own.remove(&ino);
         }
         gone
     }
 
     /// Whether the holder may still name it.
     pub fn contains(&self, ino: u64) -> bool {
-        self.shard(ino).lock().contains_key(&ino)
+        self.shard(ino).lock().inodes.contains_key(&ino)
     }
 
     /// In which directory it was found last.
     pub fn parent(&self, ino: u64) -> Option<u64> {
-        self.shard(ino).lock().get(&ino).map(|known| known.parent)
+        self.shard(ino).lock().inodes.get(&ino).map(|known| known.parent)
     }
 
     /// Where it is in the base, and in which directory it was found last.
     pub fn place(&self, store: &Store, ino: u64) -> Result<Option<(Option<Place>, u64)>> {
-        let found = self.shard(ino).lock().get(&ino).map(|known| (known.place.clone(), known.parent));
-        let Some((place, parent)) = found else { return Ok(None) };
-        let open = |(dir, index): (DirName, u32)| Ok::<_, cas::Error>(Place { dir: dir.open(store)?, index });
-        Ok(Some((place.map(open).transpose()?, parent)))
+        let found = self
+            .shard(ino)
+            .lock()
+            .inodes
+            .get(&ino)
+            .map(|known| (known.dir.clone(), known.index, known.parent));
+        let Some((dir, index, parent)) = found else { return Ok(None) };
+        let open = |dir: DirName| Ok::<_, cas::Error>(Place { dir: dir.open(store)?, index });
+        Ok(Some((dir.map(open).transpose()?, parent)))
     }
 
     /// A directory's own object, if it was opened before.
     pub fn own_dir(&self, store: &Store, ino: u64) -> Result<Option<Dir>> {
-        let own = self.shard(ino).lock().get(&ino).and_then(|known| known.own.clone());
+        let own = self.shard(ino).lock().own.get(&ino).cloned();
         Ok(own.map(|own| own.open(store)).transpose()?)
     }
 
     /// Remembers a directory's own object.
     pub fn set_own_dir(&self, ino: u64, dir: DirName) {
-        if let Some(known) = self.shard(ino).lock().get_mut(&ino) {
-            known.own = Some(dir);
+        let mut shard = self.shard(ino).lock();
+        if shard.inodes.contains_key(&ino) {
+            shard.own.insert(ino, dir);
         }
     }
 
     /// The base was swapped: the inode's entry is here now.
     pub fn relocate(&self, ino: u64, place: Place, parent: u64) {
-        if let Some(known) = self.shard(ino).lock().get_mut(&ino) {
-            let place = Some((place.dir.name(), place.index));
-            *known = Known { place, parent, own: None, lookups: known.lookups };
+        let mut shard = self.shard(ino).lock();
+        if let Some(known) = shard.inodes.get_mut(&ino) {
+            *known = Known::of(Some(place), parent, known.lookups);
+            shard.own.remove(&ino);
         }
     }
 
     /// The inode was moved to another directory.
     pub fn set_parent(&self, ino: u64, parent: u64) {
-        if let Some(known) = self.shard(ino).lock().get_mut(&ino) {
+        if let Some(known) = self.shard(ino).lock().inodes.get_mut(&ino) {
             known.parent = parent;
         }
     }
@@ -121,21 +157,49 @@ impl KnownInodes {
     pub fn dirs(&self) -> HashSet<Digest> {
         let mut dirs = HashSet::new();
         for shard in &self.shards {
-            for known in shard.lock().values() {
-                let place = known.place.as_ref().map(|(dir, _)| dir);
-                dirs.extend(place.into_iter().chain(&known.own).map(DirName::digest));
-            }
+            let shard = shard.lock();
+            let places = shard.inodes.values().filter_map(|known| known.dir.as_ref());
+            dirs.extend(places.chain(shard.own.values()).map(DirName::digest));
         }
         dirs
     }
 
     /// How many inodes are known.
     pub fn len(&self) -> usize {
-        self.shards.iter().map(|shard| shard.lock().len()).sum()
+        self.shards.iter().map(|shard| shard.lock().inodes.len()).sum()
     }
 
     /// Whether none is.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OFTEN: u64 = u32::MAX as u64;
+
+    #[test]
+    fn an_inode_is_known_until_it_was_forgotten_as_often_as_it_was_told() {
+        let known = KnownInodes::default();
+        (0..3).for_each(|_| known.remember(7, None, 1));
+        assert!(!known.forget(7, 2) && known.contains(7));
+        assert!(known.forget(7, 1) && !known.contains(7));
+        assert!(!known.forget(7, 1), "nobody knows it");
+        known.remember(7, None, 1);
+        assert!(known.forget(7, OFTEN + 5), "more often than it was told");
+    }
+
+    #[test]
+    fn a_full_count_stays() {
+        let known = KnownInodes::default();
+        known.remember(7, None, 1);
+        known.shard(7).lock().inodes.get_mut(&7).unwrap().lookups = u32::MAX - 1;
+        (0..2).for_each(|_| known.remember(7, None, 1));
+        assert!(!known.forget(7, OFTEN + 1) && known.contains(7));
+        known.clear();
+        assert!(known.is_empty());
     }
 }
