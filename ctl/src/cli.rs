@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    cat, create, diff, discard, doctor, fetch, fork, fsck, gc, import, list, ls, mount, publish, seal, show,
-    stats, unmount,
+    cat, create, diff, discard, doctor, fetch, fork, fsck, gc, handoff, import, list, ls, mount, publish,
+    seal, show, stats, unmount,
 };
 
 const AFTER_HELP: &str = "\
@@ -55,6 +55,7 @@ pub(crate) enum Command {
     Cat(cat::Args),
     Seal(seal::Args),
     Publish(publish::Args),
+    Handoff(handoff::Args),
     Fetch(fetch::Args),
     Discard(discard::Args),
     Gc(gc::Args),

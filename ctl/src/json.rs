@@ -1,7 +1,7 @@
 //! JSON views of the daemon's messages. The field names are promised in docs/cli.md: adding is free, renaming is not.
 
 use data_encoding::BASE64;
-use proto::v1::{DirEntry, FileKind, MountInfo, SessionInfo, SnapshotInfo};
+use proto::v1::{DirEntry, FileKind, MountInfo, SessionInfo, SnapshotInfo, Travel};
 use serde_json::{Map, Value, json};
 
 use crate::quote::quoted;
@@ -57,6 +57,21 @@ pub(crate) fn session(session: &SessionInfo) -> Value {
         "changed_bytes": session.changed_bytes,
         "log_position": session.log_position,
         "sealed": optional(&session.sealed),
+        "travel": session.travel.as_ref().map(travel),
+    })
+}
+
+pub(crate) fn travel(travel: &Travel) -> Value {
+    json!({
+        "published": optional(&travel.published),
+        "seq": travel.seq,
+        "epoch": travel.epoch,
+        "holder": optional(&travel.holder),
+        "held_here": travel.held_here,
+        "unpublished": travel.unpublished,
+        "unsettled": travel.unsettled,
+        "taken": travel.taken,
+        "taken_fork": optional(&travel.taken_fork),
     })
 }
 

@@ -125,7 +125,7 @@ fn list_and_show_tell_everything() {
             "mounts": [{"dir": "\"/mnt/w\\377\"", "dir_base64": "L21udC93/w==", "read_only": true,
                         "allow_other": false, "acl": false, "no_xattrs": false, "io": "cached",
                         "transport": "dev-fuse", "transport_note": null}],
-            "changed_inodes": 3, "changed_bytes": 4096, "log_position": 0, "sealed": null,
+            "changed_inodes": 3, "changed_bytes": 4096, "log_position": 0, "sealed": null, "travel": null,
         })
     );
     assert!(daemon.says(&["show", "work"]).contains("3 inodes, 4.0 KiB"));
@@ -140,6 +140,15 @@ fn publish_prints_the_snapshot_and_what_was_sent() {
     let document = daemon.document(&["publish", "work"]);
     assert_eq!((&document["snapshot"], &document["sent_packs"]), (&json!(SNAPSHOT), &json!(2)));
     fails(&daemon.ctl(&["publish", "alone"]), 1, "start aetherfsd with --remote");
+}
+
+#[test]
+fn handoff_prints_what_it_left() {
+    let daemon = Daemon::start();
+    assert_eq!(daemon.says(&["handoff", "work"]), format!("{SNAPSHOT}\n"));
+    let document = daemon.document(&["handoff", "mounted", "--force"]);
+    assert_eq!((&document["travel"]["seq"], &document["travel"]["holder"]), (&json!(2), &json!(null)));
+    fails(&daemon.ctl(&["handoff", "mounted"]), 1, "--force");
 }
 
 #[test]

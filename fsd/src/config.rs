@@ -4,20 +4,25 @@
 
 use std::{
     ffi::OsString,
-    fs, io,
+    fmt, fs, io,
+    num::NonZero,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use bytesize::ByteSize;
 use clap::{Parser, ValueEnum};
 use serde::Deserialize;
 
-use crate::fuse::{Task, TransportChoice};
+use crate::{
+    fleet::Patience,
+    fuse::{Task, TransportChoice},
+};
 
 const SOCKET_NAME: &str = "aetherfsd.sock";
 const AFTER_HELP: &str = "\
 Each setting is the argument, else the environment variable, else the line of the configuration file, else the default. \
-The file is TOML: `state`, `socket`, `mount` (a list), `transport`, `read_ahead`, `remote`, `cache_size`, `log_format`, `log_level`; without --config it is \
+The file is TOML: `state`, `socket`, `mount` (a list), `transport`, `read_ahead`, `remote`, `cache_size`, `heads`, `publish_every`, `dead_after`, `log_format`, `log_level`; without --config it is \
 /etc/aetherfs/aetherfsd.toml for root and $XDG_CONFIG_HOME/aetherfs/aetherfsd.toml for anybody else, if it is there.
 
 Signals: SIGTERM and SIGINT unmount everything and end the daemon. Whatever else ends it loses nothing acknowledged.
@@ -60,6 +65,17 @@ pub struct Args {
     /// How much of the remote store is kept here: 500MiB, 16GiB [default: 16GiB]
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub cache_size: Option<u64>,
+    /// Where it is kept who writes which session: `remote`, in the remote store; `local`, in the state: they stay on this host then; or
+    /// postgres://USER:PASSWORD@HOST:PORT/DATABASE, in a database that all hosts reach (better in the environment or the file: arguments are seen by
+    /// everybody on this host) [env: AETHERFS_HEADS] [default: remote]
+    #[arg(long, value_name = "PLACE")]
+    pub heads: Option<String>,
+    /// Publish the sessions that were published once again and again, as long as there is something new: so many seconds after the last time
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
+    pub publish_every: Option<u32>,
+    /// A host that gives no sign of life for so many seconds may be taken for dead by a mount with --take-over. The same on all hosts [default: 30]
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(i64::from(DEAD_SECS_MIN)..))]
+    pub dead_after: Option<u32>,
     /// A configuration file instead of the default one
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
@@ -122,6 +138,28 @@ pub struct StartMount {
     pub dir: PathBuf,
 }
 
+/// Where heads are kept.
+#[derive(Clone, PartialEq, Eq)]
+pub enum HeadsPlace {
+    /// In the remote store.
+    Remote,
+    /// In the state.
+    Local,
+    /// In a database, at this address.
+    Postgres(String),
+}
+
+impl fmt::Debug for HeadsPlace {
+    /// An address has a password in it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            HeadsPlace::Remote => "remote",
+            HeadsPlace::Local => "local",
+            HeadsPlace::Postgres(_) => "postgres",
+        })
+    }
+}
+
 /// What the daemon is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
@@ -139,6 +177,12 @@ pub struct Config {
     pub remote: Option<String>,
     /// Bytes of it that are kept here.
     pub cache_bytes: u64,
+    /// Where heads are kept.
+    pub heads: HeadsPlace,
+    /// Between publishes that nobody asks for.
+    pub publish_every: Option<Duration>,
+    /// Other hosts.
+    pub patience: Patience,
     /// How to log.
     pub log_format: LogFormat,
     /// What to log.
@@ -163,6 +207,9 @@ struct ConfigFile {
     read_ahead: Option<bool>,
     remote: Option<String>,
     cache_size: Option<String>,
+    heads: Option<String>,
+    publish_every: Option<NonZero<u32>>,
+    dead_after: Option<NonZero<u32>>,
     log_format: Option<LogFormat>,
     log_level: Option<String>,
 }
@@ -204,6 +251,9 @@ pub enum ConfigError {
     /// A transport that there is not.
     #[error("AETHERFS_TRANSPORT={0:?} is none of: auto, dev-fuse, io-uring")]
     Transport(OsString),
+    /// No place for heads. What was given may have a password in it.
+    #[error("the place of heads is none of: remote, local, postgres://USER:PASSWORD@HOST:PORT/DATABASE")]
+    Heads,
     /// A size that is none.
     #[error("cache_size {text:?} {reason}")]
     CacheSize {
@@ -283,6 +333,11 @@ impl Config {
             args.remote.or(remote.map(|address| address.to_string_lossy().into_owned())).or(file.remote);
         let size = |text: String| parse_size(&text).map_err(|reason| ConfigError::CacheSize { text, reason });
         let cache_bytes = file.cache_size.map(size).transpose()?;
+        let heads = (around.variable)("AETHERFS_HEADS").filter(|place| !place.is_empty());
+        let heads = args.heads.or(heads.map(|place| place.to_string_lossy().into_owned())).or(file.heads);
+        let publish_every = args.publish_every.or(file.publish_every.map(NonZero::get));
+        let dead_after = args.dead_after.or(file.dead_after.map(NonZero::get));
+        let dead_after = dead_after.map(|secs| secs.max(DEAD_SECS_MIN));
         let log_level = (around.variable)("AETHERFS_LOG").filter(|level| !level.is_empty());
         let log_level = args.log_level.or(log_level.map(|level| level.to_string_lossy().into_owned()));
         Ok(Config {
@@ -292,6 +347,9 @@ impl Config {
             transport: args.transport.or(transport).or(file.transport).unwrap_or_default(),
             remote,
             cache_bytes: args.cache_size.or(cache_bytes).unwrap_or(CACHE_BYTES),
+            publish_every: publish_every.map(|secs| Duration::from_secs(secs.into())),
+            heads: heads.map_or(Ok(HeadsPlace::Remote), |place| parse_heads(&place))?,
+            patience: dead_after.map_or_else(Patience::default, Patience::of_secs),
             read_ahead: !args.no_read_ahead && file.read_ahead.unwrap_or(true),
             log_format: args.log_format.or(file.log_format).unwrap_or_default(),
             log_level: log_level.or(file.log_level).unwrap_or_else(|| "info".to_owned()),
@@ -331,6 +389,20 @@ pub fn check_file(text: &str) -> Result<(), ConfigError> {
 fn parse_transport(name: OsString) -> Result<TransportChoice, ConfigError> {
     let parsed = name.to_str().and_then(|text| TransportChoice::from_str(text, false).ok());
     parsed.ok_or(ConfigError::Transport(name))
+}
+
+/// With less a host that is alive could be taken for dead.
+const DEAD_SECS_MIN: u32 = 3;
+
+fn parse_heads(place: &str) -> Result<HeadsPlace, ConfigError> {
+    match place {
+        "remote" => Ok(HeadsPlace::Remote),
+        "local" => Ok(HeadsPlace::Local),
+        _ if place.starts_with("postgres://") || place.starts_with("postgresql://") => {
+            Ok(HeadsPlace::Postgres(place.to_owned()))
+        }
+        _ => Err(ConfigError::Heads),
+    }
 }
 
 /// Of what the cache of a remote store may take.

@@ -9,11 +9,14 @@ use std::{
     time::Duration,
 };
 
-use cas::{Store, disk::Disk, sys::SysDisk};
+use cas::{Store, disk::Disk, remote::Remote, sys::SysDisk};
 
 use crate::{
-    config::{Config, StartMount},
-    fleet::{ObjectRemote, OpenError},
+    config::{Config, HeadsPlace, StartMount},
+    fleet::{
+        Fleet, ObjectRemote, OpenError,
+        heads::{HeadStore, LocalHeads, Nonce, ObjectHeads, PostgresHeads},
+    },
     fuse::{MountError, MountOptions, Mounts, Readers},
     host::{SystemClock, SystemEntropy, boot, raise_open_files},
     serve::{Server, Service, SocketError, listen},
@@ -35,6 +38,9 @@ pub enum DaemonError {
     /// The remote store cannot be used.
     #[error("--remote: {0}")]
     Remote(#[from] OpenError),
+    /// Heads cannot be kept there.
+    #[error("--heads: {0}")]
+    Heads(String),
     /// The engine does not open.
     #[error(transparent)]
     Engine(#[from] session::Error),
@@ -75,6 +81,7 @@ impl DaemonError {
             DaemonError::State(_)
             | DaemonError::Store(_)
             | DaemonError::Remote(_)
+            | DaemonError::Heads(_)
             | DaemonError::Engine(_)
             | DaemonError::Socket(_)
             | DaemonError::NoSession { .. }
@@ -95,7 +102,18 @@ pub fn run(config: &Config) -> Result<(), DaemonError> {
         tracing::warn!(%error, "cannot raise the number of open files");
     }
     let state = StateDir::open(&config.state)?;
-    let engine = open_engine(&state, config)?;
+    let (engine, remote) = open_engine(&state, config)?;
+    let fleet = match remote {
+        Some(remote) => {
+            let nonce = engine.entropy().remote_name().0;
+            let heads = open_heads(&config.heads, remote, nonce, state.path())?;
+            Some(Arc::new(Fleet::open(Arc::clone(&engine), heads, config.patience)?))
+        }
+        None => {
+            Fleet::close_those_of_others(&engine)?;
+            None
+        }
+    };
     // Gone from where it was (an update): no matter, the kernel still knows it.
     let readers = config.read_ahead.then(|| Readers::new("/proc/self/exe".into()));
     let readers = readers.transpose().map_err(DaemonError::Serve)?;
@@ -104,9 +122,13 @@ pub fn run(config: &Config) -> Result<(), DaemonError> {
         tracing::info!(dir = %dir.display(), "unmounted what a dead daemon had left");
     }
     let listener = listen(&config.socket)?;
-    let service = Service::new(Arc::clone(&engine), Arc::clone(&mounts), state.path().to_owned());
+    let service =
+        Service::new(Arc::clone(&engine), Arc::clone(&mounts), fleet.clone(), state.path().to_owned());
     let mut server = Server::start(listener, service).map_err(DaemonError::Serve)?;
     let ticker = Ticker::start(&engine).map_err(DaemonError::Serve)?;
+    if let Some(fleet) = &fleet {
+        travel(fleet, config.publish_every).map_err(DaemonError::Serve)?;
+    }
 
     let mounted = config.mounts.iter().try_for_each(|wanted| mount(&engine, &mounts, wanted));
     if mounted.is_ok() {
@@ -143,13 +165,18 @@ fn needs_remote(state: &Path) -> bool {
 }
 
 /// Opens what is in a state that is this process's.
-pub(crate) fn open_engine(state: &StateDir, config: &Config) -> Result<Arc<Engine>, DaemonError> {
+pub(crate) fn open_engine(
+    state: &StateDir,
+    config: &Config,
+) -> Result<(Arc<Engine>, Option<Arc<ObjectRemote>>), DaemonError> {
     let disk = SysDisk::open(state.path()).map_err(cas::Error::io(state.path()))?;
     let disk: Arc<dyn Disk> = Arc::new(disk);
     let store = Store::open(Arc::clone(&disk))?;
+    let mut shared = None;
     if let Some(address) = &config.remote {
         let remote = Arc::new(ObjectRemote::open(address, std::env::vars_os())?);
-        store.attach(remote, config.cache_bytes)?;
+        store.attach(Arc::clone(&remote) as Arc<dyn Remote>, config.cache_bytes)?;
+        shared = Some(remote);
     } else if needs_remote(state.path()) {
         tracing::warn!(
             "sessions here may stand on what only the remote store has; without --remote that is an error to them"
@@ -158,17 +185,58 @@ pub(crate) fn open_engine(state: &StateDir, config: &Config) -> Result<Arc<Engin
     let boot = boot().map_err(DaemonError::Boot)?;
     let (clock, entropy) = (Arc::new(SystemClock::new()), Arc::new(SystemEntropy));
     let (limits, accept_loss) = (Limits::default(), config.accept_loss);
-    Ok(Arc::new(Engine::open(Parts { disk, store, clock, entropy, boot, accept_loss, limits })?))
+    let engine = Engine::open(Parts { disk, store, clock, entropy, boot, accept_loss, limits })?;
+    Ok((Arc::new(engine), shared))
+}
+
+fn open_heads(
+    place: &HeadsPlace,
+    remote: Arc<ObjectRemote>,
+    nonce: Nonce,
+    state: &Path,
+) -> Result<Arc<dyn HeadStore>, DaemonError> {
+    Ok(match place {
+        HeadsPlace::Remote => Arc::new(ObjectHeads::new(remote, nonce)),
+        HeadsPlace::Local => {
+            let heads = LocalHeads::open(&state.join("heads.redb"));
+            Arc::new(heads.map_err(|error| DaemonError::Heads(error.to_string()))?)
+        }
+        HeadsPlace::Postgres(address) => Arc::new(PostgresHeads::open(address).map_err(DaemonError::Heads)?),
+    })
 }
 
 fn mount(engine: &Engine, mounts: &Mounts, wanted: &StartMount) -> Result<(), DaemonError> {
     let StartMount { session, dir } = wanted;
     let unknown = |source| DaemonError::NoSession { wanted: format!("{session}:{}", dir.display()), source };
     let found = engine.session(session).map_err(unknown)?;
+    if found.is_closed() {
+        return Err(unknown(session::Error::Closed(found.id())));
+    }
     let failed = |source| DaemonError::Mount { session: session.clone(), source };
     mounts.mount(&found, dir, MountOptions::default()).map_err(failed)?;
     tracing::info!(session = %found.id(), dir = %dir.display(), "mounted");
     Ok(())
+}
+
+/// Has threads do what nobody asks for that needs the network. Nobody waits for them at the end: what they are at is found out at the next start.
+fn travel(fleet: &Arc<Fleet>, publish_every: Option<Duration>) -> io::Result<()> {
+    // Apart: sending takes as long as it takes, and signs of life wait for nothing.
+    repeat("beat", fleet.pause(), fleet, Fleet::beat)?;
+    repeat("fleet", fleet.pause(), fleet, Fleet::tick)?;
+    publish_every.map_or(Ok(()), |pause| repeat("publish", pause, fleet, Fleet::publish_all))
+}
+
+fn repeat(name: &str, pause: Duration, fleet: &Arc<Fleet>, work: fn(&Fleet)) -> io::Result<()> {
+    let fleet = Arc::downgrade(fleet);
+    let thread = thread::Builder::new().name(name.to_owned()).spawn(move || {
+        while let Some(fleet) = fleet.upgrade() {
+            // A bug here is logged by the hook.
+            let _ = catch_unwind(AssertUnwindSafe(|| work(&fleet)));
+            drop(fleet);
+            thread::sleep(pause);
+        }
+    });
+    thread.map(drop)
 }
 
 /// Lets the engine do, once a second, what nobody asks for: one thread syncs, another seals and trims, because a seal may

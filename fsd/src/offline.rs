@@ -16,7 +16,7 @@ use crate::{
 /// Checks the state, mends it if asked to, and prints what is wrong on stdout. True if nothing is left.
 pub fn check(config: &Config) -> Result<bool, DaemonError> {
     let state = StateDir::open(&config.state)?;
-    let engine = open_engine(&state, config)?;
+    let (engine, _) = open_engine(&state, config)?;
     let mut shown = String::new();
     let checked = engine.check(config.repair, &mut |progress| tell(&mut shown, progress))?;
     if !shown.is_empty() {

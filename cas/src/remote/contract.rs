@@ -25,6 +25,8 @@ pub fn check(remote: &dyn Remote) {
     remote.write("a/b/z", b"z".to_vec()).unwrap();
     assert_eq!(remote.list("a/").unwrap(), ["a/b/z", "a/x", "a/y"]);
     assert!(remote.list("c/").unwrap().is_empty());
+    assert_eq!(remote.first("a/").unwrap().as_deref(), Some("a/b/z"));
+    assert_eq!(remote.first("c/").unwrap(), None);
     remote.remove("a/x").unwrap();
     remote.remove("a/x").unwrap();
     assert_eq!(remote.list("a/").unwrap(), ["a/b/z", "a/y"]);

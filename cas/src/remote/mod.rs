@@ -41,6 +41,10 @@ pub trait Remote: fmt::Debug + Send + Sync + 'static {
     fn create(&self, name: &str, bytes: Vec<u8>) -> Result<bool, Failure>;
     /// The names that begin with `prefix`, which ends with a `/`, sorted.
     fn list(&self, prefix: &str) -> Result<Vec<String>, Failure>;
+    /// The first of those names, if there is any. Costs one request where names come in order.
+    fn first(&self, prefix: &str) -> Result<Option<String>, Failure> {
+        Ok(self.list(prefix)?.into_iter().next())
+    }
     /// Removes an object, if it is there.
     fn remove(&self, name: &str) -> Result<(), Failure>;
     /// What a person calls the object: its whole address.

@@ -9,6 +9,7 @@ pub(crate) mod fetch;
 pub(crate) mod fork;
 pub(crate) mod fsck;
 pub(crate) mod gc;
+pub(crate) mod handoff;
 pub(crate) mod import;
 pub(crate) mod list;
 pub(crate) mod ls;
@@ -45,6 +46,7 @@ async fn dispatch(command: Command, context: &mut Context) -> Result<(), Failure
         Command::Cat(args) => cat::run(args, context).await,
         Command::Seal(args) => seal::run(args, context).await,
         Command::Fetch(args) => fetch::run(args, context).await,
+        Command::Handoff(args) => handoff::run(args, context).await,
         Command::Publish(args) => publish::run(args, context).await,
         Command::Discard(args) => discard::run(args, context).await,
         Command::Gc(args) => gc::run(args, context).await,

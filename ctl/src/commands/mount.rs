@@ -12,9 +12,11 @@ use crate::{host, json};
 /// Mount a session on a directory
 ///
 /// Moves no bytes: what is read is fetched then. The mount lasts until it is unmounted or the daemon ends.
+///
+/// A session that another host has published and given away (`aetherctl handoff`) is mounted by its whole ID, and is this host's from then on.
 #[derive(clap::Args)]
 #[command(
-    after_help = "Examples:\n  aetherctl mount work /mnt/work\n  aetherctl mount ses_01234567 ./look --read-only\n  aetherctl mount work /srv/work --allow-other --acl\n  aetherctl mount work /mnt/work --transport dev-fuse\n  aetherctl mount work /mnt/build --no-xattrs\n  aetherctl mount models /mnt/models --read-only --io passthrough"
+    after_help = "Examples:\n  aetherctl mount work /mnt/work\n  aetherctl mount ses_01234567 ./look --read-only\n  aetherctl mount work /srv/work --allow-other --acl\n  aetherctl mount work /mnt/work --transport dev-fuse\n  aetherctl mount work /mnt/build --no-xattrs\n  aetherctl mount models /mnt/models --read-only --io passthrough\n  aetherctl mount ses_0123456789abcdef /mnt/work     (of another host that has handed it off)\n  aetherctl mount ses_0123456789abcdef /mnt/work --take-over"
 )]
 pub(crate) struct Args {
     /// An ID, a prefix of one, or a name
@@ -33,6 +35,10 @@ pub(crate) struct Args {
     /// Show no extended attributes, and take none: making files is faster then. Programs see a file system that has none
     #[arg(long, conflicts_with = "acl")]
     no_xattrs: bool,
+    /// Take the session from a host that is dead: one that gives no sign of life for half a minute, which is waited for. What that host has not
+    /// published stays there, as a fork
+    #[arg(long)]
+    take_over: bool,
     /// What carries the mount's requests [default: what the daemon is configured for]
     #[arg(long, value_name = "TRANSPORT")]
     transport: Option<Transport>,
@@ -90,6 +96,7 @@ pub(crate) async fn run(args: Args, context: &mut Context) -> Result<(), Failure
         transport: args.transport.map_or(v1::Transport::Unspecified, v1::Transport::from).into(),
         io: v1::FileIo::from(args.io).into(),
         no_xattrs: args.no_xattrs,
+        take_over: args.take_over,
     };
     let reply = context.connect().await?.mount(request).await?.into_inner();
     let mount = reply.mount.ok_or_else(|| Failure::protocol("no mount"))?;

@@ -1,17 +1,20 @@
 //! `aetherctl publish`: a snapshot goes where other hosts find it.
 
 use proto::v1::publish_event::Event;
-use proto::v1::{PublishDone, PublishRequest};
+use proto::v1::{PublishDone, PublishEvent, PublishRequest};
 use serde_json::json;
+use tonic::Streaming;
 
 use crate::context::Context;
 use crate::failure::Failure;
+use crate::json;
 use crate::progress::Progress;
 use crate::text::{duration, size};
 
 /// Bring a snapshot, or a session's present state, to the remote store and print the snapshot ID
 ///
-/// A session is sealed first. Any daemon on the same remote store then creates sessions from that ID. Only what the remote store lacks is
+/// A session is sealed first, and its ID leads other hosts to it from then on: they fork it, look into it, and, once it is handed off or its host is
+/// dead, mount it. Any daemon on the same remote store creates sessions from the snapshot. Only what the remote store lacks is
 /// sent; after an interruption, only the rest. Needs a daemon that was started with --remote.
 #[derive(clap::Args)]
 #[command(
@@ -24,7 +27,15 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
     let request = PublishRequest { id: args.id };
-    let mut events = context.connect().await?.publish(request).await?.into_inner();
+    let events = context.connect().await?.publish(request).await?.into_inner();
+    follow(events, context).await
+}
+
+/// Shows how far it is, and prints what came of it.
+pub(super) async fn follow(
+    mut events: Streaming<PublishEvent>,
+    context: &mut Context,
+) -> Result<(), Failure> {
     let mut progress = Progress::start("publishing");
     while let Some(event) = events.message().await? {
         match event.event.ok_or_else(|| Failure::protocol("an empty publish event"))? {
@@ -57,6 +68,7 @@ fn print(context: &mut Context, done: &PublishDone) -> Result<(), Failure> {
             "sent_packs": done.sent_packs,
             "sent_bytes": done.sent_bytes,
             "elapsed_us": done.elapsed_us,
+            "travel": done.travel.as_ref().map(json::travel),
         }));
     }
     eprintln!(

@@ -1,7 +1,7 @@
 //! `aetherctl show`: everything known about one session or snapshot.
 
 use proto::v1::show_reply::Item;
-use proto::v1::{FileIo, MountInfo, SessionInfo, ShowRequest, SnapshotInfo};
+use proto::v1::{FileIo, MountInfo, SessionInfo, ShowRequest, SnapshotInfo, Travel};
 
 use crate::context::Context;
 use crate::failure::Failure;
@@ -33,6 +33,7 @@ pub(crate) async fn run(args: Args, context: &mut Context) -> Result<(), Failure
 
 fn session_rows(session: &SessionInfo) -> Vec<(&'static str, String)> {
     let mounts: Vec<_> = session.mounts.iter().map(mount_text).collect();
+    let travel = session.travel.as_ref();
     vec![
         ("session", session.id.clone()),
         ("name", session.name.clone()),
@@ -43,8 +44,31 @@ fn session_rows(session: &SessionInfo) -> Vec<(&'static str, String)> {
         ("changed", format!("{} inodes, {}", session.changed_inodes, size(session.changed_bytes))),
         ("log position", session.log_position.to_string()),
         ("sealed as", session.sealed.clone()),
+        ("published", travel.map(published_text).unwrap_or_default()),
+        ("held by", travel.map(holder_text).unwrap_or_default()),
         ("mounts", mounts.join("\n")),
     ]
+}
+
+fn published_text(travel: &Travel) -> String {
+    let mut text = travel.published.clone();
+    if travel.unpublished {
+        text.push_str(if text.is_empty() { "nothing yet" } else { "; what is newer goes with this host" });
+    }
+    if travel.unsettled {
+        text.push_str("; whether a newer state was published is not known yet");
+    }
+    text
+}
+
+fn holder_text(travel: &Travel) -> String {
+    match (travel.taken, travel.taken_fork.as_str(), travel.holder.as_str()) {
+        (true, "", _) => "another host; all that was here had been published".to_owned(),
+        (true, fork, _) => format!("another host; what was here and not published is in {fork}"),
+        (false, ..) if travel.held_here => "this host".to_owned(),
+        (false, _, "") => "nobody: whichever host mounts it first has it".to_owned(),
+        (false, _, holder) => holder.to_owned(),
+    }
 }
 
 fn snapshot_rows(snapshot: &SnapshotInfo) -> Vec<(&'static str, String)> {

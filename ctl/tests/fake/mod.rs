@@ -161,6 +161,7 @@ impl Aether for Fake {
     type SealStream = Stream<SealEvent>;
     type DiffStream = Stream<DiffEntry>;
     type PublishStream = Stream<PublishEvent>;
+    type HandoffStream = Stream<PublishEvent>;
     type FetchStream = Stream<FetchEvent>;
     type ListDirStream = Stream<DirEntry>;
     type ReadFileStream = Stream<ReadFileFrame>;
@@ -243,6 +244,17 @@ impl Aether for Fake {
         };
         let events = [publish_event::Event::Progress(progress), publish_event::Event::Done(done)];
         stream(events.map(|event| PublishEvent { event: Some(event) }).to_vec())
+    }
+
+    async fn handoff(&self, request: Request<HandoffRequest>) -> Reply<Self::HandoffStream> {
+        let request = self.note(request);
+        if request.session == "mounted" && !request.force {
+            return Err(Status::failed_precondition("it is mounted; unmount it first or use --force"));
+        }
+        let travel = Travel { published: SNAPSHOT.to_string(), seq: 2, epoch: 1, ..Travel::default() };
+        let done =
+            PublishDone { snapshot: SNAPSHOT.to_string(), travel: Some(travel), ..PublishDone::default() };
+        stream(vec![PublishEvent { event: Some(publish_event::Event::Done(done)) }])
     }
 
     async fn fetch(&self, request: Request<FetchRequest>) -> Reply<Self::FetchStream> {

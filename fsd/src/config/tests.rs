@@ -110,3 +110,16 @@ fn a_reader_is_told_all_or_nothing() {
     assert!(parse(&["--device", "0:5"]).is_err());
     assert!(parse(&[]).unwrap().reader.task().is_none());
 }
+
+#[test]
+fn places_of_heads_are_told_apart_and_their_passwords_are_not_told() {
+    let place = |text: &str| resolve(&["--heads", text], &[], true);
+    assert_eq!(resolve(&["--config", "/dev/null"], &[], true).unwrap().heads, HeadsPlace::Remote);
+    assert_eq!(place("local").unwrap().heads, HeadsPlace::Local);
+    let config = place("postgres://user:secret@host/db").unwrap();
+    assert!(matches!(&config.heads, HeadsPlace::Postgres(_)) && !format!("{config:?}").contains("secret"));
+    let error = place("mysql://user:secret@host/db").unwrap_err().to_string();
+    assert!(error.contains("postgres://") && !error.contains("secret"), "{error}");
+    let variables = [("AETHERFS_HEADS", "local")];
+    assert_eq!(resolve(&["--config", "/dev/null"], &variables, true).unwrap().heads, HeadsPlace::Local);
+}

@@ -6,7 +6,7 @@
 use std::{ffi::OsString, fmt, io, ops::Range, time::Duration};
 
 use cas::remote::{Failure, Remote};
-use futures::TryStreamExt;
+use futures::{StreamExt, TryStreamExt};
 use object_store::{
     ClientOptions, GetOptions, ObjectStore, ObjectStoreExt, ObjectStoreScheme, PutMode, PutOptions,
     PutPayload, RetryConfig, aws::AmazonS3Builder, azure::MicrosoftAzureBuilder,
@@ -21,6 +21,8 @@ const RETRY_SECS: u64 = 20;
 const READ_SECS: u64 = 20;
 /// Of one attempt to write: 24 MiB, over 1 Mbit/s.
 const WRITE_SECS: u64 = 240;
+/// What is smaller is written as fast as it is read.
+const LARGE_WRITE: usize = 1 << 20;
 const CONNECT_SECS: u64 = 5;
 /// What the store says of an error, to be shown in one.
 const REASON_CHARS_MAX: usize = 300;
@@ -32,6 +34,8 @@ pub struct ObjectRemote {
     writes: Box<dyn ObjectStore>,
     /// In front of all names.
     prefix: Path,
+    /// Names are listed in order.
+    is_sorted: bool,
     address: String,
     /// There until the end.
     runtime: Option<Runtime>,
@@ -75,7 +79,8 @@ impl ObjectRemote {
         let mut runtime = tokio::runtime::Builder::new_multi_thread();
         let runtime = runtime.worker_threads(2).thread_name("remote").enable_all().build()?;
         let address = address.trim_end_matches('/').to_owned();
-        Ok(ObjectRemote { reads, writes, prefix, address, runtime: Some(runtime) })
+        let is_sorted = !matches!(scheme, ObjectStoreScheme::Local);
+        Ok(ObjectRemote { reads, writes, prefix, is_sorted, address, runtime: Some(runtime) })
     }
 
     fn runtime(&self) -> &Runtime {
@@ -84,6 +89,12 @@ impl ObjectRemote {
 
     fn path(&self, name: &str) -> Path {
         Path::from_iter(self.prefix.parts().chain(Path::from(name).parts()))
+    }
+
+    /// The name of what is there.
+    fn name(&self, path: &Path) -> String {
+        let own = self.prefix.parts().count();
+        path.parts().skip(own).map(|part| part.as_ref().to_owned()).collect::<Vec<_>>().join("/")
     }
 
     fn failure(&self, name: &str, error: &object_store::Error) -> Failure {
@@ -108,7 +119,8 @@ impl ObjectRemote {
     fn put(&self, name: &str, bytes: Vec<u8>, mode: PutMode) -> object_store::Result<()> {
         let options = PutOptions { mode, ..PutOptions::default() };
         let path = self.path(name);
-        let put = self.writes.put_opts(&path, PutPayload::from(bytes), options);
+        let patient = if bytes.len() < LARGE_WRITE { &self.reads } else { &self.writes };
+        let put = patient.put_opts(&path, PutPayload::from(bytes), options);
         self.runtime().block_on(put).map(drop)
     }
 }
@@ -151,13 +163,19 @@ impl Remote for ObjectRemote {
     fn list(&self, prefix: &str) -> Result<Vec<String>, Failure> {
         let below = self.path(prefix);
         let found = self.run(prefix, self.reads.list(Some(&below)).try_collect::<Vec<_>>())?;
-        let own = self.prefix.parts().count();
-        let name = |path: &Path| {
-            path.parts().skip(own).map(|part| part.as_ref().to_owned()).collect::<Vec<_>>().join("/")
-        };
-        let mut names: Vec<String> = found.iter().map(|object| name(&object.location)).collect();
+        let mut names: Vec<String> = found.iter().map(|object| self.name(&object.location)).collect();
         names.sort_unstable();
         Ok(names)
+    }
+
+    fn first(&self, prefix: &str) -> Result<Option<String>, Failure> {
+        // Folders are listed in any order.
+        if !self.is_sorted {
+            return Ok(self.list(prefix)?.into_iter().next());
+        }
+        let below = self.path(prefix);
+        let first = self.run(prefix, self.reads.list(Some(&below)).take(1).try_collect::<Vec<_>>())?;
+        Ok(first.first().map(|object| self.name(&object.location)))
     }
 
     fn remove(&self, name: &str) -> Result<(), Failure> {

@@ -23,6 +23,7 @@ pub(super) fn errno(error: &Error) -> Errno {
         Error::Stale(_) | Error::Unknown(_) => Errno::ESTALE,
         Error::NoSpace | Error::TooMany { .. } => Errno::ENOSPC,
         Error::NameTaken { .. } | Error::Mounted(_) | Error::InUse(..) => Errno::EBUSY,
+        Error::Closed(_) => Errno::EROFS,
         Error::Io { .. }
         | Error::SyncFailed
         | Error::Store(_)

@@ -159,5 +159,6 @@ pub(super) fn session_info(session: &Session, changes: Changes, mounts: &[MountI
         changed_bytes: changes.bytes,
         log_position: session.position(),
         sealed,
+        travel: None,
     }
 }

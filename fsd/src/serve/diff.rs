@@ -10,7 +10,10 @@ use proto::{
 use tonic::Status;
 
 use super::{Answer, Host, convert::file_kind, stream::Sink};
-use crate::session::{Difference, Found, Side, Target};
+use crate::{
+    fleet::heads::Head,
+    session::{Difference, Found, Side, State, Target},
+};
 
 /// git looks this far for a NUL to call a file binary.
 const BINARY_PROBE_BYTES: usize = 8000;
@@ -30,14 +33,29 @@ impl Host {
     }
 
     fn side(&self, id: &str) -> Answer<Side> {
+        if let Some(head) = self.head_elsewhere(id)? {
+            return self.side_of_head(&head);
+        }
         Ok(match self.target(id)? {
             Target::Session(session) => Side { state: session.freeze(), origin: session.meta.origin },
             Target::Snapshot(id) => Side::snapshot(&self.engine.store().fetching(), id)?,
         })
     }
 
+    /// What is published of a session of another host.
+    fn side_of_head(&self, head: &Head) -> Answer<Side> {
+        self.engine.look_at(head.root)?;
+        let state = State::of_snapshot(&self.engine.store().fetching(), head.root)?;
+        Ok(Side { state, origin: head.origin })
+    }
+
     /// A session and its base, the base first.
     fn own_sides(&self, id: &str) -> Answer<(Side, Side)> {
+        if let Some(head) = self.head_elsewhere(id)? {
+            self.engine.look_at(head.origin)?;
+            let old = Side::snapshot(&self.engine.store().fetching(), head.origin)?;
+            return Ok((old, self.side_of_head(&head)?));
+        }
         match self.session_first(id)? {
             Target::Session(session) => {
                 let origin = session.meta.origin;

@@ -20,6 +20,9 @@ impl Host {
     }
 
     fn discard_one(&self, id: String, force: bool) -> v1::DiscardResult {
+        if let Some(ended) = self.discard_elsewhere(&id) {
+            return result(id.clone(), id, ended);
+        }
         let target = self.session_first(&id);
         let whole_id = match &target {
             Ok(Target::Session(session)) => session.id().to_string(),
@@ -30,11 +33,7 @@ impl Host {
             Target::Session(session) => self.discard_session(&session, force),
             Target::Snapshot(snapshot) => Ok(self.engine.forget_snapshot(snapshot)?),
         });
-        let (code, message) = match discarded {
-            Ok(()) => (Code::Ok, String::new()),
-            Err(status) => (status.code(), status.message().to_owned()),
-        };
-        v1::DiscardResult { id, session: whole_id, code: code.into(), message }
+        result(id, whole_id, discarded)
     }
 
     fn discard_session(&self, session: &Arc<Session>, force: bool) -> Answer<()> {
@@ -45,6 +44,17 @@ impl Host {
             }
             self.mounts.unmount_session(session.id())?;
         }
-        Ok(self.engine.discard(session)?)
+        match &self.fleet {
+            Some(fleet) => Ok(fleet.discard(session)?),
+            None => Ok(self.engine.discard(session)?),
+        }
     }
+}
+
+fn result(id: String, session: String, discarded: Answer<()>) -> v1::DiscardResult {
+    let (code, message) = match discarded {
+        Ok(()) => (Code::Ok, String::new()),
+        Err(status) => (status.code(), status.message().to_owned()),
+    };
+    v1::DiscardResult { id, session, code: code.into(), message }
 }

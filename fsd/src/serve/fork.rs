@@ -31,10 +31,7 @@ impl Host {
         }
         let mount_dir = if mount_dir.is_empty() { None } else { Some(host_path(&mount_dir)?) };
         let names = fork_names(label(name)?, count);
-        let (forks, elapsed_us) = self.timed(|| {
-            let parent = self.session(&session)?;
-            Ok(self.engine.fork(&parent, &names)?)
-        })?;
+        let (forks, elapsed_us) = self.timed(|| self.forks_of(&session, &names))?;
         match mount_dir {
             Some(dir) if count == 1 => self.mount_or_discard(&forks[0], &dir)?,
             Some(dir) => self.mount_each(&forks, &dir)?,

@@ -71,6 +71,7 @@ impl Aether for Service {
     type ListDirStream = Events<DirEntry>;
     type ReadFileStream = Events<ReadFileFrame>;
     type PublishStream = Events<PublishEvent>;
+    type HandoffStream = Events<PublishEvent>;
     type FetchStream = Events<FetchEvent>;
     type GcStream = Events<GcEvent>;
     type FsckStream = Events<FsckEvent>;
@@ -109,6 +110,10 @@ impl Aether for Service {
 
     async fn publish(&self, request: Request<PublishRequest>) -> Reply<Self::PublishStream> {
         self.stream(request, Host::publish)
+    }
+
+    async fn handoff(&self, request: Request<HandoffRequest>) -> Reply<Self::HandoffStream> {
+        self.stream(request, Host::handoff)
     }
 
     async fn fetch(&self, request: Request<FetchRequest>) -> Reply<Self::FetchStream> {

@@ -9,6 +9,7 @@ mod convert;
 mod diff;
 mod discard;
 mod doctor;
+mod elsewhere;
 mod findings;
 mod fork;
 mod grpc;
@@ -33,7 +34,7 @@ pub use findings::findings;
 pub use server::Server;
 pub use socket::{SocketError, listen};
 
-use crate::{fuse::Mounts, session::Engine};
+use crate::{fleet::Fleet, fuse::Mounts, session::Engine};
 
 /// What a request is answered with.
 type Answer<T> = Result<T, tonic::Status>;
@@ -47,6 +48,8 @@ pub struct Service(Arc<Host>);
 struct Host {
     engine: Arc<Engine>,
     mounts: Arc<Mounts>,
+    /// Other hosts, if there is a store that they share.
+    fleet: Option<Arc<Fleet>>,
     state_dir: PathBuf,
     started_us: u64,
     /// Held while a session is mounted, and while one is found to have no mount and discarded: before every other lock.
@@ -56,10 +59,15 @@ struct Host {
 
 impl Service {
     /// A service over the engine on `state_dir`.
-    pub fn new(engine: Arc<Engine>, mounts: Arc<Mounts>, state_dir: PathBuf) -> Service {
+    pub fn new(
+        engine: Arc<Engine>,
+        mounts: Arc<Mounts>,
+        fleet: Option<Arc<Fleet>>,
+        state_dir: PathBuf,
+    ) -> Service {
         let started_us = engine.clock().monotonic_us();
         let (mounting, bounds) = (Mutex::new(()), bounds::Bounds::default());
-        Service(Arc::new(Host { engine, mounts, state_dir, started_us, mounting, bounds }))
+        Service(Arc::new(Host { engine, mounts, fleet, state_dir, started_us, mounting, bounds }))
     }
 }
 

@@ -24,13 +24,17 @@ impl Host {
         let transport = v1::Transport::try_from(request.transport)
             .map_err(|_| unknown("transport", request.transport))?;
         let io = v1::FileIo::try_from(request.io).map_err(|_| unknown("io", request.io))?;
-        let v1::MountRequest { session, dir, read_only, allow_other, acl, no_xattrs, .. } = request;
+        let v1::MountRequest { session, dir, read_only, allow_other, acl, no_xattrs, take_over, .. } =
+            request;
         let dir = host_path(&dir)?;
         let (transport, io) = (transport_choice(transport), file_io_choice(io));
         let options = MountOptions { read_only, allow_other, acl, no_xattrs, transport, io };
+        // It may have to come from another host, for which nobody else is held up.
+        self.session_to_mount(&session, take_over)?;
         let _mounting = self.mounting.lock();
         // Looked up under the lock: nobody discards it in between.
         let session = self.session(&session)?;
+        self.check_open(&session)?;
         self.room_for_mounts(1)?;
         let mount = self.mounts.mount(&session, &dir, options)?;
         Ok(v1::MountReply { session: session.id().to_string(), mount: Some(mount_info(&mount)) })

@@ -1,12 +1,7 @@
-//! What has to do with the remote store.
+//! Objects of the remote store: fetched ahead, or because somebody waits.
 
-use std::sync::atomic::Ordering;
-
-use cas::{
-    Kind, Store,
-    remote::{bring::Bring, publish::Progress},
-};
-use proto::v1::{self, fetch_event, publish_event};
+use cas::{Kind, Store, remote::bring::Bring};
+use proto::v1::{self, fetch_event};
 use tonic::Status;
 
 use super::{
@@ -16,7 +11,7 @@ use super::{
     status::{about, of_store},
     stream::Sink,
 };
-use crate::session::{Error, Found, Result, State, Target};
+use crate::session::{Error, Found, Result, State};
 
 /// How often one call waits for an object: each wait brings it further.
 const FETCHES_MAX: u32 = 1024;
@@ -25,42 +20,6 @@ const FETCHES_MAX: u32 = 1024;
 const FETCH_PATHS_MAX: usize = 4096;
 
 impl Host {
-    pub(super) fn publish(&self, request: v1::PublishRequest, sink: &Sink<v1::PublishEvent>) -> Answer<()> {
-        if !self.engine.store().has_remote() {
-            return Err(of_store(cas::Error::NoRemote));
-        }
-        let target = self.target(&request.id)?;
-        let pace = Pace::new(&**self.engine.clock());
-        let report = |progress: Progress| {
-            if pace.is_due() {
-                sink.offer(publish_progress(progress));
-            }
-        };
-        let (published, elapsed_us) = self.timed(|| {
-            let id = match target {
-                Target::Snapshot(id) => id,
-                Target::Session(session) => self.engine.seal(&session, true, &mut |_| {})?.snapshot,
-            };
-            let near = self.engine.near(id)?;
-            let name = || self.engine.entropy().remote_name();
-            let gone = sink.watch();
-            let is_cancelled = || gone.flag.load(Ordering::Relaxed);
-            let published = self.engine.store().publish(id, &near, &name, &report, &is_cancelled);
-            published.map_err(of_store)
-        })?;
-        let done = v1::PublishDone {
-            snapshot: published.manifest.snapshot.to_string(),
-            files: published.manifest.files,
-            bytes: published.manifest.bytes,
-            new_objects: published.objects,
-            new_bytes: published.object_bytes,
-            sent_packs: published.packs,
-            sent_bytes: published.pack_bytes,
-            elapsed_us,
-        };
-        sink.send(v1::PublishEvent { event: Some(publish_event::Event::Done(done)) })
-    }
-
     pub(super) fn fetch(&self, request: v1::FetchRequest, sink: &Sink<v1::FetchEvent>) -> Answer<()> {
         let v1::FetchRequest { id, paths } = request;
         if paths.len() > FETCH_PATHS_MAX {
@@ -160,13 +119,4 @@ impl Fetching<'_> {
         let brought = self.bring.finish().map_err(of_store)?;
         Ok(v1::FetchDone { chunks_here: brought.here, chunks_fetched: brought.fetched, ..self.done })
     }
-}
-
-fn publish_progress(progress: Progress) -> v1::PublishEvent {
-    let progress = v1::PublishProgress {
-        files_done: progress.files,
-        files_total: progress.files_total,
-        sent_bytes: progress.sent_bytes,
-    };
-    v1::PublishEvent { event: Some(publish_event::Event::Progress(progress)) }
 }

@@ -96,6 +96,14 @@ impl Host {
                 self.engine.store().discover(id).map_err(of_store)?;
                 Ok(Target::Snapshot(id))
             }
+            // Or another host has it.
+            Err(Error::Unknown(unknown)) => match self.head_elsewhere(text)? {
+                Some(head) => {
+                    self.engine.look_at(head.root)?;
+                    Ok(Target::Snapshot(head.root))
+                }
+                None => Err(Error::Unknown(unknown).into()),
+            },
             resolved => Ok(resolved?),
         }
     }

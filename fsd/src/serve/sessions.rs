@@ -7,6 +7,7 @@ use proto::v1::{self, list_item, seal_event, show_reply};
 use super::{
     Answer, Host,
     convert::{Changes, session_info, snapshot_info},
+    elsewhere::session_of_head,
     progress::Pace,
     request::{check_length, host_path, label},
     status::of_store,
@@ -48,7 +49,13 @@ impl Host {
                 self.engine.adopt(id)?;
                 id
             }
-            Err(Error::Unknown(_)) => self.engine.session(text)?.meta.origin,
+            Err(Error::Unknown(_)) => match self.head_elsewhere(text)? {
+                Some(head) => {
+                    self.engine.adopt(head.origin)?;
+                    head.origin
+                }
+                None => self.engine.session(text)?.meta.origin,
+            },
             Err(error) => return Err(error.into()),
         })
     }
@@ -57,6 +64,7 @@ impl Host {
         let mounts = self.mounts.list();
         for session in self.engine.sessions() {
             let info = session_info(&session, Changes::of(&session), &mounts);
+            let info = v1::SessionInfo { travel: self.travel_of(&session), ..info };
             sink.send(v1::ListItem { item: Some(list_item::Item::Session(info)) })?;
         }
         for listed in self.engine.store().list().map_err(of_store)?.into_iter().rev() {
@@ -67,6 +75,9 @@ impl Host {
     }
 
     pub(super) fn show(&self, request: v1::ShowRequest) -> Answer<v1::ShowReply> {
+        if let Some(head) = self.head_elsewhere(&request.id)? {
+            return Ok(v1::ShowReply { item: Some(show_reply::Item::Session(session_of_head(&head))) });
+        }
         let item = match self.target(&request.id)? {
             Target::Session(session) => show_reply::Item::Session(self.info(&session)),
             Target::Snapshot(id) => show_reply::Item::Snapshot(snapshot_info(self.listed(id)?)),
@@ -92,7 +103,8 @@ impl Host {
     }
 
     pub(super) fn info(&self, session: &Session) -> v1::SessionInfo {
-        session_info(session, Changes::of(session), &self.mounts.list())
+        let info = session_info(session, Changes::of(session), &self.mounts.list());
+        v1::SessionInfo { travel: self.travel_of(session), ..info }
     }
 
     pub(super) fn seal(&self, request: v1::SealRequest, sink: &Sink<v1::SealEvent>) -> Answer<()> {

@@ -5,7 +5,11 @@ use std::io;
 use cas::remote::Failure;
 use tonic::{Code, Status};
 
-use crate::{fuse::MountError, session::Error};
+use crate::{
+    fleet::{FleetError, heads::HeadError},
+    fuse::MountError,
+    session::Error,
+};
 
 impl From<Error> for Status {
     fn from(error: Error) -> Status {
@@ -33,6 +37,30 @@ pub(super) fn of_store(error: cas::Error) -> Status {
     Error::from(error).into()
 }
 
+impl From<FleetError> for Status {
+    fn from(error: FleetError) -> Status {
+        Status::new(fleet_code(&error), error.to_string())
+    }
+}
+
+fn fleet_code(error: &FleetError) -> Code {
+    match error {
+        FleetError::Engine(error) => session_code(error),
+        FleetError::Unsettled(error) | FleetError::Heads(error) => match error {
+            HeadError::Unknown(_) => Code::Unavailable,
+            HeadError::Refused(_) => Code::FailedPrecondition,
+            HeadError::Malformed { .. } => Code::DataLoss,
+        },
+        FleetError::Unknown(_) | FleetError::Ended(_) => Code::NotFound,
+        FleetError::Gone(_) => Code::DataLoss,
+        FleetError::Lost(_) | FleetError::Busy(_) => Code::Unavailable,
+        FleetError::Held { .. }
+        | FleetError::Alive { .. }
+        | FleetError::Taken { .. }
+        | FleetError::Leaving(_) => Code::FailedPrecondition,
+    }
+}
+
 fn session_code(error: &Error) -> Code {
     match error {
         Error::NotFound | Error::NoAttribute | Error::Unknown(_) => Code::NotFound,
@@ -43,6 +71,7 @@ fn session_code(error: &Error) -> Code {
         | Error::NotPermitted
         | Error::Newer { .. }
         | Error::Mounted(_)
+        | Error::Closed(_)
         | Error::InUse(..) => Code::FailedPrecondition,
         Error::NameTooLong
         | Error::Invalid(_)

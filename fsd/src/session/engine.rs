@@ -36,7 +36,7 @@ use super::{
 };
 
 /// The longest label, in bytes.
-pub const NAME_BYTES_MAX: usize = 128;
+pub const LABEL_BYTES_MAX: usize = 128;
 const DISCARD_SOME: &str = "discard some";
 /// What the engine is built on.
 pub struct Parts {
@@ -63,6 +63,25 @@ pub struct Engine {
     empty: SnapshotId,
     sessions: RwLock<Sessions>,
     naming: Mutex<()>,
+    /// Snapshots on their way to the remote store, which nothing else may refer to.
+    publishing: Mutex<Vec<SnapshotId>>,
+}
+
+/// A snapshot that stays as long as this is there.
+#[derive(Debug)]
+pub struct Publishing<'a> {
+    /// Which.
+    pub snapshot: SnapshotId,
+    engine: &'a Engine,
+}
+
+impl Drop for Publishing<'_> {
+    fn drop(&mut self) {
+        let mut publishing = self.engine.publishing.lock();
+        if let Some(at) = publishing.iter().position(|id| *id == self.snapshot) {
+            publishing.swap_remove(at);
+        }
+    }
 }
 
 /// What an ID or a name stands for.
@@ -109,8 +128,8 @@ impl Engine {
         for r in recovered.sessions {
             sessions.insert(Arc::new(Session::new(Arc::clone(&shared), r.meta, r.state, r.anchor)));
         }
-        let engine =
-            Engine { shared, entropy, empty, sessions: RwLock::new(sessions), naming: Mutex::new(()) };
+        let (sessions, naming, publishing) = (RwLock::new(sessions), Mutex::new(()), Mutex::default());
+        let engine = Engine { shared, entropy, empty, sessions, naming, publishing };
         if set_aside {
             // The place of the cut is seen once, now. What it means for sums has to be in the log.
             engine.sessions().iter().try_for_each(|session| session.write_anchor())?;
@@ -141,17 +160,96 @@ impl Engine {
     /// what it has not been asked yet. Errors: an unknown snapshot, and what the remote store says.
     pub fn adopt(&self, id: SnapshotId) -> Result<()> {
         self.room_for_snapshot(None)?;
-        let store = self.shared.store.fetching();
-        store.discover(id)?;
-        let snapshot = store.snapshot(id)?;
-        // Nothing has to be fetched while gc is kept away.
-        Dir::open(&store, snapshot.dir)?;
-        let _hold = store.hold();
-        let mut writer = store.writer()?;
-        writer.put_snapshot(&snapshot)?;
-        writer.finish()?;
-        store.keep(id, None, self.shared.clock.now())?;
+        let snapshot = self.bring(id)?;
+        let _hold = self.shared.store.hold();
+        self.put_snapshots(&[snapshot])?;
+        self.shared.store.keep(id, None, self.shared.clock.now())?;
         Ok(())
+    }
+
+    /// Has what a snapshot begins with brought here: nothing has to be fetched while gc is kept away.
+    fn bring(&self, id: SnapshotId) -> Result<Snapshot> {
+        let store = self.shared.store.fetching();
+        match store.discover(id) {
+            // It was never published, and is here.
+            Err(cas::Error::UnknownSnapshot(_)) if id == self.empty || store.keeps(id)? => {}
+            discovered => drop(discovered?),
+        }
+        let snapshot = store.snapshot(id)?;
+        Dir::open(&store, snapshot.dir)?;
+        Ok(snapshot)
+    }
+
+    /// For who holds gc away.
+    fn put_snapshots(&self, snapshots: &[Snapshot]) -> Result<()> {
+        let mut writer = self.shared.store.writer()?;
+        for snapshot in snapshots {
+            writer.put_snapshot(snapshot)?;
+        }
+        writer.finish()?;
+        Ok(())
+    }
+
+    /// Opens a session of another host here: it is `root`, and has the ID and the rest that `meta` says; the label only if nobody here has it. Asks the
+    /// remote store for both snapshots. Errors: `Exists` if it is here, `NoSpace`, and what the remote store says.
+    pub fn open_as(&self, meta: Meta, root: SnapshotId) -> Result<Arc<Session>> {
+        self.open_tree(meta, root, |meta| {
+            tracing::info!(session = %meta.id, name = ?meta.name, "another session here has this name: it goes without");
+            meta.name = None;
+            Ok(())
+        })
+    }
+
+    /// A session over a snapshot that may have to come here; `taken` decides what becomes of one whose name another has.
+    fn open_tree(
+        &self,
+        mut meta: Meta,
+        root: SnapshotId,
+        taken: impl FnOnce(&mut Meta) -> Result<()>,
+    ) -> Result<Arc<Session>> {
+        let snapshots = [self.bring(root)?, self.bring(meta.origin)?];
+        let _hold = self.shared.store.hold();
+        self.put_snapshots(&snapshots)?;
+        let _naming = self.naming.lock();
+        self.room_for_sessions(1)?;
+        if self.sessions.read().by_id(&meta.id.to_string()).is_ok() {
+            return Err(Error::Exists);
+        }
+        if self.check_name(meta.name.as_deref()).is_err() {
+            taken(&mut meta)?;
+        }
+        self.begin_session(meta, State::of_snapshot(&self.shared.store, root)?)
+    }
+
+    /// Whether so many more sessions may be made. Error: `TooMany`.
+    pub fn has_room_for_sessions(&self, more: usize) -> Result<()> {
+        let _naming = self.naming.lock();
+        self.room_for_sessions(more)
+    }
+
+    /// Has what a snapshot of the remote store begins with brought here, or finds out that it cannot be had.
+    pub fn look_at(&self, id: SnapshotId) -> Result<()> {
+        self.bring(id).map(drop)
+    }
+
+    /// A fork of a session of another host, of which `tree` is published: its root, and what it was created from. Errors: as of [`Engine::open_as`], and
+    /// `NameTaken`.
+    pub fn fork_of(
+        &self,
+        parent: SessionId,
+        tree: (SnapshotId, SnapshotId),
+        name: Option<String>,
+    ) -> Result<Arc<Session>> {
+        self.check_name(name.as_deref())?;
+        let (root, origin) = tree;
+        let (id, created) = (self.entropy.session_id(), self.shared.clock.now());
+        let meta = Meta { id, name, parent: Some(parent), origin, depth: 1, created };
+        self.open_tree(meta, root, |meta| self.check_name(meta.name.as_deref()))
+    }
+
+    /// The session of a whole ID, if it is here.
+    pub fn session_of(&self, id: SessionId) -> Option<Arc<Session>> {
+        self.sessions.read().by_id(&id.to_string()).ok().cloned()
     }
 
     /// The store.
@@ -205,7 +303,6 @@ impl Engine {
             return Err(cas::Error::UnknownSnapshot(base).into());
         }
         let mut state = State::of_snapshot(store, base)?;
-        state.epoch = self.shared.next_epoch();
         if from.is_none() {
             let root = state.root();
             let attrs = Attrs { uid: owner.0, gid: owner.1, mtime: now, ctime: now, ..root.attrs };
@@ -213,6 +310,12 @@ impl Engine {
         }
         let meta =
             Meta { id: self.entropy.session_id(), name, parent: None, origin: base, depth: 0, created: now };
+        self.begin_session(meta, state)
+    }
+
+    /// For who holds `naming`.
+    fn begin_session(&self, meta: Meta, mut state: State) -> Result<Arc<Session>> {
+        state.epoch = self.shared.next_epoch();
         let log = &self.shared.durability.log;
         let position = log.position();
         for record in anchor(&meta, &state, self.shared.limits.part_bytes) {
@@ -300,6 +403,19 @@ impl Engine {
         Ok(sealed)
     }
 
+    /// Seals a session, and keeps the snapshot at least as long as the answer is there.
+    pub fn seal_to_publish(
+        &self,
+        session: &Session,
+        keep: bool,
+        progress: &mut dyn FnMut(SealProgress),
+    ) -> Result<Publishing<'_>> {
+        let _hold = self.shared.store.hold();
+        let snapshot = self.seal(session, keep, progress)?.snapshot;
+        self.publishing.lock().push(snapshot);
+        Ok(Publishing { snapshot, engine: self })
+    }
+
     /// Imports a directory as a snapshot and keeps it.
     pub fn import(
         &self,
@@ -352,6 +468,7 @@ impl Engine {
     fn gc_roots(&self) -> Roots {
         let mut roots = Roots::default();
         roots.snapshots.push(self.empty);
+        roots.snapshots.extend(self.publishing.lock().iter());
         let mut remembered = HashSet::new();
         for session in self.sessions() {
             let state = session.peek();
@@ -512,7 +629,7 @@ impl Engine {
 fn check_label(name: Option<&str>) -> Result<()> {
     let Some(name) = name else { return Ok(()) };
     let malformed = |reason| Err(Error::MalformedId { text: name.into(), reason });
-    if name.is_empty() || name.len() > NAME_BYTES_MAX {
+    if name.is_empty() || name.len() > LABEL_BYTES_MAX {
         return malformed("a name has 1 to 128 bytes");
     }
     if name.starts_with(SessionId::PREFIX) || name.starts_with(SnapshotId::PREFIX) {

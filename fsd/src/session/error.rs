@@ -135,6 +135,11 @@ pub enum Error {
     /// The session is mounted, and what was asked would pull it away.
     #[error("{0} is mounted; unmount it first or use --force")]
     Mounted(SessionId),
+    /// Another host writes the session, or is about to.
+    #[error(
+        "{0} is not written on this host any more; `aetherctl show {0}` says where it is, and where its changes are"
+    )]
+    Closed(SessionId),
     /// A snapshot cannot be removed, because sessions stand on it.
     #[error("{0} is the base of {1}; discard that first")]
     InUse(SnapshotId, SessionId),

@@ -13,13 +13,13 @@ use std::sync::{
     atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
-use cas::{Attrs, Kind, Store, disk::Disk};
+use cas::{Attrs, Kind, SnapshotId, Store, disk::Disk};
 use parking_lot::{Mutex, RwLock, RwLockWriteGuard};
 
 use super::{
     Clock, Error, Limits, Result, SessionId,
     durability::Durability,
-    inode::ROOT,
+    inode::{ROOT, XattrSet},
     known::KnownInodes,
     linked::way_up,
     listing::Listings,
@@ -73,6 +73,8 @@ pub struct Session {
     pub(super) anchor: AtomicU64,
     pub(super) sealing: Mutex<()>,
     pub(super) discarded: AtomicBool,
+    /// Nothing is changed here any more, or for now; see [`Session::close`].
+    closed: AtomicBool,
     /// When it changed last, on the monotonic clock, in microseconds.
     pub(super) changed_us: AtomicU64,
     /// The position behind its last record.
@@ -94,6 +96,7 @@ impl Session {
             anchor: AtomicU64::new(anchor),
             sealing: Mutex::new(()),
             discarded: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
             changed_us,
             position: AtomicU64::new(anchor),
         }
@@ -121,6 +124,26 @@ impl Session {
         let mut state = self.state.write();
         state.epoch = self.shared.next_epoch();
         state.clone()
+    }
+
+    /// From here on it is only read: another host writes it, or is about to. What was acknowledged before is in every later seal and fork. Not in
+    /// the log: who closes a session knows at the next start whether it stays so.
+    pub fn close(&self) {
+        let _gate = self.gate.write();
+        let mut state = self.state.write();
+        // What may be overwritten in place passes by `begin`.
+        state.epoch = self.shared.next_epoch();
+        self.closed.store(true, Ordering::Release);
+    }
+
+    /// Takes [`Session::close`] back.
+    pub fn reopen(&self) {
+        self.closed.store(false, Ordering::Release);
+    }
+
+    /// See [`Session::close`].
+    pub fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
     }
 
     /// Room on the disk that holds the state.
@@ -167,6 +190,18 @@ impl Session {
         state.inodes.len() > state.orphans.len() + 1 || state.dirs.keys().any(named)
     }
 
+    /// Whether it is this snapshot, the root's own attributes among it, but for what only orphans hold. Error: the store's.
+    pub fn is_snapshot(&self, id: SnapshotId) -> Result<bool> {
+        let state = self.peek();
+        let named = |dir: &u64| !state.orphans.contains(dir);
+        if state.base != id || state.inodes.len() > state.orphans.len() + 1 || state.dirs.keys().any(named) {
+            return Ok(false);
+        }
+        let (root, snapshot) = (state.root(), self.shared.store.snapshot(id)?);
+        let same_xattrs = matches!(root.xattrs, XattrSet::Base(xattrs) if xattrs == snapshot.xattrs);
+        Ok(same_xattrs && root.attrs == snapshot.attrs)
+    }
+
     /// The position of the log from which this session can be replayed.
     pub fn anchor(&self) -> u64 {
         self.anchor.load(Ordering::Acquire)
@@ -189,6 +224,9 @@ impl Session {
     pub(super) fn begin(&self) -> Result<Change<'_>> {
         let state = self.state.write();
         self.check_alive()?;
+        if self.is_closed() {
+            return Err(Error::Closed(self.meta.id));
+        }
         Ok(Change { session: self, state, effects: Vec::with_capacity(6) })
     }
 }

@@ -48,7 +48,7 @@ impl Daemon {
         let engine = Arc::new(Engine::open(parts).unwrap());
         let mounts = Mounts::new(&state, TransportChoice::default(), None);
         let socket = dir.path().join("run/aetherfsd.sock");
-        let service = Service::new(Arc::clone(&engine), mounts, state.canonicalize().unwrap());
+        let service = Service::new(Arc::clone(&engine), mounts, None, state.canonicalize().unwrap());
         let server = Server::start(listen(&socket).unwrap(), service).unwrap();
         let runtime = Runtime::new().unwrap();
         let endpoint = tonic::transport::Endpoint::from_shared(format!("unix:{}", socket.display())).unwrap();

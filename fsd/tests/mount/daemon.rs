@@ -21,14 +21,14 @@ use nix::{
     unistd::Pid,
 };
 use proto::v1::{
-    CreateRequest, DiffKind, DiffRequest, DiscardRequest, FileIo, ForkRequest, GcRequest, ImportRequest,
-    ListDirRequest, MountRequest, PublishDone, PublishRequest, ReadFileRequest, SealRequest, SessionInfo,
-    ShowRequest, StatsReply, StatsRequest, Transport, UnmountRequest, aether_client::AetherClient,
-    import_event, publish_event, seal_event, show_reply, unmount_request,
+    CreateRequest, DiffKind, DiffRequest, DiscardRequest, FileIo, ForkRequest, GcRequest, HandoffRequest,
+    ImportRequest, ListDirRequest, MountRequest, PublishDone, PublishEvent, PublishRequest, ReadFileRequest,
+    SealRequest, SessionInfo, ShowRequest, StatsReply, StatsRequest, Transport, UnmountRequest,
+    aether_client::AetherClient, import_event, publish_event, seal_event, show_reply, unmount_request,
 };
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
-use tonic::{Status, transport::Channel};
+use tonic::{Status, Streaming, transport::Channel};
 
 /// How often, 10 ms apart, somebody is asked for what he hears of from the kernel.
 const NOTICE_TRIES: u32 = 1000;
@@ -59,11 +59,13 @@ struct How {
     user: Option<u32>,
     /// The address of the store that it shares with others.
     remote: Option<String>,
+    /// By itself.
+    publishes: bool,
 }
 
 impl Default for How {
     fn default() -> How {
-        How { umask: "022", user: None, remote: None }
+        How { umask: "022", user: None, remote: None, publishes: false }
     }
 }
 
@@ -77,6 +79,12 @@ impl Daemon {
     pub(crate) fn start_on(remote: &Path) -> Option<Daemon> {
         let remote = Some(format!("file://{}", remote.display()));
         Daemon::start_for(How { remote, ..How::default() })
+    }
+
+    /// The same, which publishes by itself.
+    pub(crate) fn start_publishing_on(remote: &Path) -> Option<Daemon> {
+        let remote = Some(format!("file://{}", remote.display()));
+        Daemon::start_for(How { remote, publishes: true, ..How::default() })
     }
 
     /// The same, from a shell with another umask.
@@ -305,16 +313,12 @@ impl Daemon {
     /// Brings a snapshot, or a session sealed, to the remote store.
     pub(crate) fn publish(&self, id: &str) -> Answer<PublishDone> {
         let request = PublishRequest { id: id.into() };
-        self.ask(async |mut client| {
-            let mut events = client.publish(request).await?.into_inner();
-            loop {
-                match events.message().await?.and_then(|event| event.event) {
-                    Some(publish_event::Event::Done(done)) => return Ok(done),
-                    Some(_) => {}
-                    None => return Err(Status::internal("a publish without an end")),
-                }
-            }
-        })
+        self.ask(async |mut client| published(client.publish(request).await?.into_inner()).await)
+    }
+
+    pub(crate) fn handoff(&self, session: &str, force: bool) -> Answer<PublishDone> {
+        let request = HandoffRequest { session: session.into(), force };
+        self.ask(async |mut client| published(client.handoff(request).await?.into_inner()).await)
     }
 
     /// Discards one session; the answer is that one's own code and message.
@@ -432,6 +436,13 @@ fn spawn(dir: &Path, how: &How, runtime: &Runtime) -> (Child, Client, mpsc::Send
     } else {
         command.arg(env!("CARGO_BIN_EXE_aetherfsd"));
     }
+    if how.remote.is_some() {
+        // Nobody waits half a minute to see whether another is dead.
+        command.args(["--dead-after", "3"]);
+    }
+    if how.publishes {
+        command.args(["--publish-every", "1"]);
+    }
     let child = command
         .arg("--state")
         .arg(dir.join("state"))
@@ -444,6 +455,16 @@ fn spawn(dir: &Path, how: &How, runtime: &Runtime) -> (Child, Client, mpsc::Send
         .expect("the daemon starts");
     let watch = watch(child.id());
     (child, connect(dir, &socket, runtime), watch)
+}
+
+async fn published(mut events: Streaming<PublishEvent>) -> Answer<PublishDone> {
+    loop {
+        match events.message().await?.and_then(|event| event.event) {
+            Some(publish_event::Event::Done(done)) => return Ok(done),
+            Some(_) => {}
+            None => return Err(Status::internal("a publish without an end")),
+        }
+    }
 }
 
 fn connect(dir: &Path, socket: &Path, runtime: &Runtime) -> Client {

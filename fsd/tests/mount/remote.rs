@@ -18,10 +18,11 @@ use nix::{
     },
     unistd::{Pid, mkfifo},
 };
-use proto::v1::{DiffKind, Transport};
+use proto::v1::{DiffKind, MountRequest, Transport, Travel};
+use tonic::{Code, Status};
 
 use crate::{
-    daemon::Daemon,
+    daemon::{Daemon, soon},
     listing::{Times, assert_same, listing},
     random::Random,
     sample,
@@ -159,7 +160,7 @@ fn work_goes_on_where_another_host_left_it() {
     fs::remove_file(dir.join("dir3/file3")).expect("remove");
     let want = listing(&dir, Times::All);
     let first = here.publish(&session).expect("publish");
-    assert!(first.sent_packs == 2 && first.new_objects > 160, "{first:?}");
+    assert!(first.sent_packs == 4 && first.new_objects > 160, "{first:?}");
 
     let (other, dir) = there.mounted(&first.snapshot, "mnt");
     assert_same("there", &want, &listing(&dir, Times::All));
@@ -382,4 +383,143 @@ fn what_nobody_published_is_not_found() {
     let snapshot = alone.import(&tree).expect("import");
     let error = alone.publish(&snapshot).expect_err("there is no remote store");
     assert!(error.message().contains("--remote"), "{error}");
+}
+
+/// The state of a session that both sides know by its ID alone.
+fn travel(daemon: &Daemon, session: &str) -> Travel {
+    daemon.show(session).travel.expect("it travels")
+}
+
+fn refused<T: std::fmt::Debug>(answer: Result<T, Status>, code: Code, words: &str) {
+    let status = answer.expect_err("a refusal");
+    assert!(status.code() == code && status.message().contains(words), "{status:?}");
+}
+
+#[test]
+fn a_session_is_handed_from_host_to_host() {
+    let Some(Hosts { here, there, .. }) = Hosts::start() else { return };
+    let tree = here.new_dir("tree");
+    sample::make(&tree);
+    let base = here.import(&tree).expect("import");
+    let (session, dir) = here.mounted(&base, "mnt");
+    assert_eq!(here.show(&session).travel, None);
+    refused(there.read(&session, "new"), Code::NotFound, "no session");
+    let mnt = there.new_dir("mnt");
+    fs::write(dir.join("new"), "one").expect("write");
+    let done = here.publish(&session).expect("publish");
+    let first = travel(&here, &session);
+    assert_eq!((first.seq, first.epoch, first.held_here, first.unpublished), (1, 1, true, false));
+    assert_eq!((&first.published, done.travel.as_ref()), (&done.snapshot, Some(&first)));
+    fs::write(dir.join("new"), "two").expect("write");
+    assert!(travel(&here, &session).unpublished);
+
+    // Looked into, compared and forked, and not more than that.
+    assert_eq!(there.read(&session, "new").expect("read"), b"one");
+    assert_eq!(travel(&there, &session), Travel { held_here: false, unpublished: false, ..first.clone() });
+    let changed = vec![(DiffKind::Added, "new".to_owned())];
+    assert_eq!(there.diff(&session, &base).expect("diff"), changed);
+    assert_eq!(there.diff(&session, "").expect("diff"), changed);
+    let fork = there.fork(&session).expect("fork");
+    assert_eq!(there.diff(&fork, "").expect("diff"), changed, "with what the session was created from");
+    assert_eq!(there.show(&fork).parent, session);
+    refused(there.mount(&session, &mnt), Code::FailedPrecondition, "aetherctl handoff");
+
+    refused(here.handoff(&session, false), Code::FailedPrecondition, "mounted");
+    fs::write(dir.join("new"), "three").expect("it is not in the way of anybody");
+    let want = listing(&dir, Times::All);
+    let handed = here.handoff(&session, true).expect("handoff");
+    assert_eq!(handed.travel.expect("it travels").seq, 2);
+    assert!(!dir.join("new").exists(), "it is not mounted any more");
+    let nobody = travel(&here, &session);
+    assert_eq!((nobody.holder.as_str(), nobody.held_here, nobody.seq), ("", false, 2));
+    there.mount(&session, &mnt).expect("mount");
+    assert_same("there", &want, &listing(&mnt, Times::All));
+    fs::write(mnt.join("new"), "four").expect("write");
+    let held = travel(&there, &session);
+    assert_eq!((held.epoch, held.held_here, held.unpublished), (2, true, true));
+    assert!(held.holder.starts_with("host_") && held.holder != first.holder);
+    refused(here.mount(&session, &dir), Code::FailedPrecondition, &held.holder);
+
+    // And back, by the host that had it before.
+    there.handoff(&session, true).expect("handoff");
+    here.mount(&session, &dir).expect("mount");
+    assert_eq!(fs::read(dir.join("new")).expect("read"), b"four");
+    here.unmount(&dir).expect("unmount");
+    here.discard(&session, false).expect("discard");
+    soon("is known", || {
+        there.mount(&session, &mnt).is_err_and(|status| status.message().contains("was discarded"))
+    });
+}
+
+#[test]
+fn a_dead_host_is_taken_over() {
+    let Some(Hosts { mut here, there, .. }) = Hosts::start() else { return };
+    let (session, dir) = here.mounted("", "mnt");
+    fs::write(dir.join("published"), "1").expect("write");
+    here.publish(&session).expect("publish");
+    fs::write(dir.join("not published"), "2").expect("write");
+    let mnt = there.new_dir("mnt");
+    let take_over = || MountRequest { take_over: true, ..MountRequest::default() };
+    refused(there.mount_with(&session, &mnt, take_over()), Code::FailedPrecondition, "signs of life");
+    here.kill();
+    refused(there.mount(&session, &mnt), Code::FailedPrecondition, "--take-over");
+    there.mount_with(&session, &mnt, take_over()).expect("mount");
+    assert_eq!(fs::read(mnt.join("published")).expect("read"), b"1");
+    assert!(!mnt.join("not published").exists());
+    fs::write(mnt.join("there"), "3").expect("write");
+    there.publish(&session).expect("publish");
+
+    // It comes back, and hears that it was taken.
+    here.restart();
+    soon("hears of it", || travel(&here, &session).taken);
+    let fork = travel(&here, &session).taken_fork;
+    assert_eq!(here.show(&fork).parent, session);
+    assert_eq!(here.read(&fork, "not published").expect("read"), b"2");
+    refused(here.mount(&session, &dir), Code::FailedPrecondition, &fork);
+    refused(here.publish(&session), Code::FailedPrecondition, &fork);
+    here.discard(&session, false).expect("the copy");
+    assert_eq!(here.read(&session, "there").expect("read"), b"3");
+    assert_eq!(there.read(&session, "there").expect("read"), b"3", "it is not ended for others");
+}
+
+#[test]
+fn a_host_that_slept_writes_to_its_fork() {
+    let Some(Hosts { here, there, .. }) = Hosts::start() else { return };
+    let (session, dir) = here.mounted("", "mnt");
+    fs::write(dir.join("file"), "1").expect("write");
+    here.publish(&session).expect("publish");
+    here.signal(Signal::SIGSTOP);
+    soon("stops", || here.is_stopped());
+    let mnt = there.new_dir("mnt");
+    let take_over = MountRequest { take_over: true, ..MountRequest::default() };
+    there.mount_with(&session, &mnt, take_over).expect("mount");
+    fs::write(mnt.join("file"), "there").expect("write");
+    here.signal(Signal::SIGCONT);
+    let late = fs::write(dir.join("late"), "2");
+    soon("hears of it", || travel(&here, &session).taken);
+    let error = fs::write(dir.join("file"), "3").expect_err("it is another host's");
+    assert_eq!(error.raw_os_error(), Some(nix::libc::EROFS));
+    assert_eq!(fs::read(dir.join("file")).expect("it is readable"), b"1");
+    let fork = travel(&here, &session).taken_fork;
+    if late.is_ok() {
+        assert_eq!(here.read(&fork, "late").expect("what was acknowledged is in the fork"), b"2");
+    }
+    assert_eq!(fs::read(mnt.join("file")).expect("read"), b"there");
+    here.unmount(&dir).expect("unmount");
+}
+
+#[test]
+fn a_daemon_publishes_by_itself() {
+    let Some(Hosts { there, store, .. }) = Hosts::start() else { return };
+    let Some(here) = Daemon::start_publishing_on(store.path()) else { return };
+    let (session, dir) = here.mounted("", "mnt");
+    fs::write(dir.join("file"), "1").expect("write");
+    here.publish(&session).expect("publish");
+    let snapshots = here.stats().store.expect("a store").snapshots;
+    for n in 2..4 {
+        fs::write(dir.join("file"), n.to_string()).expect("write");
+        soon("is published", || there.read(&session, "file").expect("read") == n.to_string().as_bytes());
+    }
+    soon("says so", || !travel(&here, &session).unpublished);
+    assert_eq!(here.stats().store.expect("a store").snapshots, snapshots, "none of them is listed");
 }
