@@ -105,6 +105,11 @@ fn packs() {
 }
 
 #[test]
+fn what_the_remote_store_has() {
+    replay("remote", 30_000);
+}
+
+#[test]
 fn logs() {
     replay("log", 10_000);
 }

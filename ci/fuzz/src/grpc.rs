@@ -37,6 +37,7 @@ pub fn run(data: &[u8]) {
     let service = Service::new(
         Arc::clone(&engine),
         Mounts::new(state_dir, TransportChoice::DevFuse, None),
+        None,
         state_dir.into(),
     );
     let requests = requests(data).take(REQUESTS_MAX);
@@ -115,6 +116,9 @@ async fn ask(service: &Service, method: u8, bytes: &[u8]) -> Result<(), Status> 
         12 => many!(read_file),
         13 => many!(gc),
         14 => many!(fsck),
+        15 => many!(publish),
+        16 => many!(fetch),
+        17 => many!(handoff),
         _ => Ok(()),
     }
 }

@@ -6,6 +6,7 @@ pub mod grpc;
 pub mod log;
 pub mod objects;
 pub mod pack;
+pub mod remote;
 pub mod seeds;
 pub mod text;
 pub mod world;
@@ -14,9 +15,10 @@ pub mod world;
 pub type Target = fn(&[u8]);
 
 /// All targets by name.
-pub const TARGETS: [(&str, Target); 6] = [
+pub const TARGETS: [(&str, Target); 7] = [
     ("objects", objects::run),
     ("pack", pack::run),
+    ("remote", remote::run),
     ("log", log::run),
     ("fuse", fuse::run),
     ("grpc", grpc::run),

@@ -1,12 +1,21 @@
 //! Inputs to begin with: everything here is what this version of the program writes, so that a fuzzer starts from what
 //! decoders accept.
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
 use cas::{
     Attrs, Digest, Kind, Time,
     disk::{Disk, Open},
+    remote::{Remote, name::RemoteName, sim::SimRemote},
     sim::SimDisk,
 };
-use fsd::session::{Name, New, ROOT, Rename, SetAttrs, SetXattr};
+use fsd::{
+    fleet::heads::{Head, HostId},
+    session::{Name, New, ROOT, Rename, SessionId, SetAttrs, SetXattr},
+};
 use prost::Message;
 use proto::v1::*;
 
@@ -17,6 +26,7 @@ pub fn of(target: &str) -> Vec<Vec<u8>> {
     match target {
         "objects" => objects(),
         "pack" => packs(),
+        "remote" => published(),
         "log" => logs(),
         "fuse" => super::fuse::seeds(),
         "grpc" => requests(),
@@ -67,6 +77,67 @@ fn packs() -> Vec<Vec<u8>> {
     let framed: Vec<u8> = small.iter().flat_map(|object| frame(object, 0)).collect();
     let sealed: Vec<_> = super::pack::objects(&framed).collect();
     seeds.push([b"r", &super::pack::sealed_pack(0, sealed.iter())[..]].concat());
+    seeds
+}
+
+/// A store that the base was published to. Which of two packs gets its name first is up to threads: it is tried until it is the one with files.
+fn publish() -> (Base, SimRemote) {
+    loop {
+        let (base, remote) = (Base::create(), SimRemote::default());
+        base.store.attach(Arc::new(remote.clone()), 64 << 20).expect("a disk with room");
+        let names = AtomicU64::new(1);
+        let name = || RemoteName(u128::from(names.fetch_add(1, Ordering::Relaxed)).to_be_bytes());
+        base.store
+            .publish(base.snapshot, &[], &name, &|_| {}, &|| false)
+            .expect("a store that does not fail");
+        let packs = remote.list("packs/").expect("a store that does not fail");
+        let first = remote.read_whole(&packs[0], u64::MAX).expect("it is listed");
+        if cas::fuzzing::pack(&first).1.iter().all(|(is_meta, ..)| !is_meta) {
+            return (base, remote);
+        }
+    }
+}
+
+/// What a publish of the base leaves in the remote store, without the checksums, and a head of each kind.
+fn published() -> Vec<Vec<u8>> {
+    const SUM: usize = 8;
+    let (base, remote) = publish();
+    let mut seeds = Vec::new();
+    for name in remote.list("").expect("a store that does not fail") {
+        let bytes = remote.read_whole(&name, u64::MAX).expect("it is listed");
+        let body = &bytes[..bytes.len() - SUM];
+        match name.split_once('/').map(|(folder, _)| folder) {
+            Some("packs") => {
+                let (footer, frames) = cas::fuzzing::pack(&bytes);
+                seeds.push([b"f", &footer[..footer.len() - SUM]].concat());
+                seeds.extend(frames.into_iter().map(|(is_meta, raw, frame)| {
+                    [if is_meta { b"m" } else { b"d" }, &raw.to_le_bytes()[..], &frame].concat()
+                }));
+            }
+            Some("layers") => seeds.push([b"l", body].concat()),
+            Some("snapshots") => seeds.push([b"s", body].concat()),
+            _ => {}
+        }
+    }
+    let head = |bits: u8| {
+        let is = |bit: u8| bits & bit != 0;
+        let head = Head {
+            session: SessionId([1; 10]),
+            seq: 3,
+            epoch: 2,
+            holder: is(2).then_some(HostId([2; 16])),
+            root: base.snapshot,
+            origin: base.snapshot,
+            parent: is(4).then_some(SessionId([3; 10])),
+            name: is(8).then(|| "label".to_owned()),
+            created: Time { secs: 1, nanos: 2 },
+            ended: is(1),
+            nonce: [4; 16],
+        };
+        let bytes = head.encode();
+        [b"h", &bytes[..bytes.len() - SUM]].concat()
+    };
+    seeds.extend([0, 1, 2, 6, 14, 15].map(head));
     seeds
 }
 
@@ -179,6 +250,9 @@ fn requests() -> Vec<Vec<u8>> {
         ),
         (13, GcRequest { dry_run: true }.encode_to_vec()),
         (14, FsckRequest { repair: true }.encode_to_vec()),
+        (15, PublishRequest { id: text("s") }.encode_to_vec()),
+        (16, FetchRequest { id: text("s"), paths: vec![b"sub".to_vec()] }.encode_to_vec()),
+        (17, HandoffRequest { session: text("s"), force: false }.encode_to_vec()),
     ];
     let framed = all.map(|(method, message)| [&[method, message.len() as u8, 0][..], &message].concat());
     let everything = framed.concat();
