@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    cat, create, diff, discard, doctor, fetch, fork, fsck, gc, handoff, import, list, ls, mount, publish,
-    seal, show, stats, unmount,
+    advance, cat, create, diff, discard, doctor, fetch, fork, fsck, gc, handoff, import, list, ls, mount,
+    publish, seal, show, stats, unmount,
 };
 
 const AFTER_HELP: &str = "\
@@ -48,6 +48,7 @@ pub(crate) enum Command {
     Fork(fork::Args),
     Mount(mount::Args),
     Unmount(unmount::Args),
+    Advance(advance::Args),
     List(list::Args),
     Show(show::Args),
     Diff(diff::Args),

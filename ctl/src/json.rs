@@ -71,6 +71,7 @@ pub(crate) fn travel(travel: &Travel) -> Value {
         "unpublished": travel.unpublished,
         "unsettled": travel.unsettled,
         "taken": travel.taken,
+        "follows": optional(&travel.follows),
         "taken_fork": optional(&travel.taken_fork),
     })
 }

@@ -143,6 +143,19 @@ fn publish_prints_the_snapshot_and_what_was_sent() {
 }
 
 #[test]
+fn advance_prints_what_is_seen() {
+    let daemon = Daemon::start();
+    assert_eq!(daemon.says(&["advance", "/mnt/look"]), format!("{SNAPSHOT}\n"));
+    assert_eq!(daemon.document(&["advance", "look"])["advanced"], json!(true));
+    let look = daemon.dir().join("look");
+    assert!(
+        daemon.asked().contains(&format!("{:?}", look.as_os_str().as_encoded_bytes())),
+        "{}",
+        daemon.asked()
+    );
+}
+
+#[test]
 fn handoff_prints_what_it_left() {
     let daemon = Daemon::start();
     assert_eq!(daemon.says(&["handoff", "work"]), format!("{SNAPSHOT}\n"));

@@ -119,6 +119,7 @@ async fn ask(service: &Service, method: u8, bytes: &[u8]) -> Result<(), Status> 
         15 => many!(publish),
         16 => many!(fetch),
         17 => many!(handoff),
+        18 if host_path(&AdvanceRequest::decode(bytes).unwrap_or_default().dir) => one!(advance),
         _ => Ok(()),
     }
 }

@@ -252,6 +252,7 @@ fn requests() -> Vec<Vec<u8>> {
         (14, FsckRequest { repair: true }.encode_to_vec()),
         (15, PublishRequest { id: text("s") }.encode_to_vec()),
         (16, FetchRequest { id: text("s"), paths: vec![b"sub".to_vec()] }.encode_to_vec()),
+        (18, AdvanceRequest { dir: nowhere() }.encode_to_vec()),
         (17, HandoffRequest { session: text("s"), force: false }.encode_to_vec()),
     ];
     let framed = all.map(|(method, message)| [&[method, message.len() as u8, 0][..], &message].concat());

@@ -1,5 +1,6 @@
 //! One file a command: its arguments, the call, what is printed.
 
+pub(crate) mod advance;
 pub(crate) mod cat;
 pub(crate) mod create;
 pub(crate) mod diff;
@@ -38,6 +39,7 @@ async fn dispatch(command: Command, context: &mut Context) -> Result<(), Failure
         Command::Create(args) => create::run(args, context).await,
         Command::Fork(args) => fork::run(args, context).await,
         Command::Mount(args) => mount::run(args, context).await,
+        Command::Advance(args) => advance::run(args, context).await,
         Command::Unmount(args) => unmount::run(args, context).await,
         Command::List(args) => list::run(args, context).await,
         Command::Show(args) => show::run(args, context).await,

@@ -16,7 +16,7 @@ use crate::{host, json};
 /// A session that another host has published and given away (`aetherctl handoff`) is mounted by its whole ID, and is this host's from then on.
 #[derive(clap::Args)]
 #[command(
-    after_help = "Examples:\n  aetherctl mount work /mnt/work\n  aetherctl mount ses_01234567 ./look --read-only\n  aetherctl mount work /srv/work --allow-other --acl\n  aetherctl mount work /mnt/work --transport dev-fuse\n  aetherctl mount work /mnt/build --no-xattrs\n  aetherctl mount models /mnt/models --read-only --io passthrough\n  aetherctl mount ses_0123456789abcdef /mnt/work     (of another host that has handed it off)\n  aetherctl mount ses_0123456789abcdef /mnt/work --take-over"
+    after_help = "Examples:\n  aetherctl mount work /mnt/work\n  aetherctl mount ses_01234567 ./look --read-only\n  aetherctl mount work /srv/work --allow-other --acl\n  aetherctl mount work /mnt/work --transport dev-fuse\n  aetherctl mount work /mnt/build --no-xattrs\n  aetherctl mount models /mnt/models --read-only --io passthrough\n  aetherctl mount ses_0123456789abcdef /mnt/work     (of another host that has handed it off)\n  aetherctl mount ses_0123456789abcdef /mnt/work --take-over\n  aetherctl mount ses_0123456789abcdef /mnt/look --read-only     (what another host has published)"
 )]
 pub(crate) struct Args {
     /// An ID, a prefix of one, or a name

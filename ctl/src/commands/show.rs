@@ -65,6 +65,9 @@ fn holder_text(travel: &Travel) -> String {
     match (travel.taken, travel.taken_fork.as_str(), travel.holder.as_str()) {
         (true, "", _) => "another host; all that was here had been published".to_owned(),
         (true, fork, _) => format!("another host; what was here and not published is in {fork}"),
+        (false, ..) if !travel.follows.is_empty() => {
+            format!("another host; this is a look at {}", travel.follows)
+        }
         (false, ..) if travel.held_here => "this host".to_owned(),
         (false, _, "") => "nobody: whichever host mounts it first has it".to_owned(),
         (false, _, holder) => holder.to_owned(),

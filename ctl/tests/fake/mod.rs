@@ -206,6 +206,12 @@ impl Aether for Fake {
         Ok(Response::new(UnmountReply { session: SESSION.to_string(), dirs: vec![b"/mnt/w".to_vec()] }))
     }
 
+    async fn advance(&self, request: Request<AdvanceRequest>) -> Reply<AdvanceReply> {
+        self.note(request);
+        let (session, published) = (SESSION.to_string(), SNAPSHOT.to_string());
+        Ok(Response::new(AdvanceReply { session, published, advanced: true }))
+    }
+
     async fn list(&self, request: Request<ListRequest>) -> Reply<Self::ListStream> {
         self.note(request);
         let items = [list_item::Item::Session(session(SESSION)), list_item::Item::Snapshot(snapshot())];

@@ -97,7 +97,8 @@ impl Fleet {
 
     /// Lets go of a session that this host gave away or ended.
     pub(super) fn conclude(&self, id: SessionId, entry: &mut Entry) -> Result<()> {
-        if entry.pending.is_some() || entry.taken.is_some() || stays(entry, self.host) {
+        let is_other = entry.taken.is_some() || entry.follows.is_some();
+        if entry.pending.is_some() || is_other || stays(entry, self.host) {
             return Ok(());
         }
         self.discard_here(id)?;
@@ -133,7 +134,10 @@ impl Fleet {
 
     /// Whether somebody took a session while nobody heard of this host.
     pub(super) fn look_after(&self, id: SessionId, entry: &mut Entry) {
-        let Some(ours) = entry.head.clone().filter(|_| entry.taken.is_none()) else { return };
+        let Some(ours) = entry.head.clone().filter(|_| entry.taken.is_none() && entry.follows.is_none())
+        else {
+            return;
+        };
         let looked = match self.heads.newest(id) {
             Ok(Some(newest)) if newest.epoch > ours.epoch => self.taken(id, entry).map(drop),
             found => found.map(drop).map_err(FleetError::Heads),

@@ -35,6 +35,8 @@ pub struct Entry {
     pub taken: Option<Taken>,
     /// It was discarded here, and the others have to hear of it.
     pub is_discarded: bool,
+    /// It is no session of its own, but shows what is published of this one.
+    pub follows: Option<SessionId>,
 }
 
 /// What became of what was here, of a session that another host has taken.
@@ -84,6 +86,7 @@ impl Entry {
         let fork = self.taken.map(|taken| taken.fork().map_or(NO_FORK, |fork| fork.0));
         out.bytes(fork.as_ref().map_or(&[], |fork| fork));
         out.u8(self.is_discarded.into());
+        out.bytes(self.follows.as_ref().map_or(&[], |followed| &followed.0));
         sealed(out)
     }
 
@@ -107,7 +110,11 @@ impl Entry {
             1 => true,
             _ => return None,
         };
-        from.is_empty().then_some(Entry { head, pending, taken, is_discarded })
+        let follows = match from.bytes()? {
+            [] => None,
+            bytes => Some(SessionId(bytes.try_into().ok()?)),
+        };
+        from.is_empty().then_some(Entry { head, pending, taken, is_discarded, follows })
     }
 }
 
@@ -247,6 +254,7 @@ mod tests {
             pending: Some(head(1, 4, 6)),
             taken: Some(Taken::Forked(SessionId([8; 10]))),
             is_discarded: true,
+            follows: Some(SessionId([9; 10])),
         }
     }
 

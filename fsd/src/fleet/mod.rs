@@ -68,6 +68,8 @@ pub struct Standing {
     pub is_unsettled: bool,
     /// Another host has taken it.
     pub taken: Option<Taken>,
+    /// It shows what is published of this one.
+    pub follows: Option<SessionId>,
 }
 
 /// A host among others.
@@ -105,9 +107,16 @@ impl Fleet {
         let mut entries = HashMap::new();
         for (id, entry) in ledger.entries()? {
             match engine.session_of(id) {
+                // Its mount went with the daemon.
+                Some(session) if entry.follows.is_some() => {
+                    engine.discard(&session)?;
+                    engine.durability().sync()?;
+                    ledger.save(id, &Entry::default())?;
+                    continue;
+                }
                 Some(session) if !stays(&entry, host) => session.close(),
                 // The copy was discarded, and then this host died.
-                None if entry.taken.is_some() => {
+                None if entry.taken.is_some() || entry.follows.is_some() => {
                     ledger.save(id, &Entry::default())?;
                     continue;
                 }
@@ -156,9 +165,10 @@ impl Fleet {
         let is_ahead = self.is_ahead(session, entry.head.as_ref());
         (!entry.is_empty()).then(|| Standing {
             is_held: stays(&entry, self.host),
-            is_ahead: is_ahead && entry.taken.is_none(),
+            is_ahead: is_ahead && entry.taken.is_none() && entry.follows.is_none(),
             is_unsettled: entry.pending.is_some(),
             taken: entry.taken,
+            follows: entry.follows,
             head: entry.head,
         })
     }
@@ -250,6 +260,30 @@ impl Fleet {
         Ok(self.engine.open_as(meta, head.root)?)
     }
 
+    /// A look at what is published of a session of another host, to be mounted: it takes no writes, and stays as it is when more is published. Errors:
+    /// `Unknown`, `Ended`, `Heads`, and what engine and remote store say.
+    pub fn follow(&self, id: SessionId) -> Result<Arc<Session>> {
+        let head = self.head(id)?;
+        let session = self.engine.fork_of(id, (head.root, head.origin), None)?;
+        session.close();
+        let entry = self.entry(session.id());
+        let mut entry = entry.lock();
+        match self.remember(session.id(), &mut entry, |entry| entry.follows = Some(id)) {
+            Ok(()) => Ok(session),
+            Err(error) => {
+                self.engine.discard(&session)?;
+                Err(error)
+            }
+        }
+    }
+
+    /// The session that this one follows, and whether more is published of it than this one shows. Errors: as of [`Fleet::follow`].
+    pub fn followed(&self, session: &Session) -> Result<Option<(SessionId, bool)>> {
+        let follows = self.standing(session).and_then(|standing| standing.follows);
+        let Some(id) = follows else { return Ok(None) };
+        Ok(Some((id, self.head(id)?.root != session.peek().base)))
+    }
+
     /// Makes forks of what is published of a session that is not here. Errors: `Unknown`, `Ended`, `Heads`, and what engine and remote store say.
     pub fn fork(&self, id: SessionId, names: &[Option<String>]) -> Result<Vec<Arc<Session>>> {
         let head = self.head(id)?;
@@ -275,7 +309,7 @@ impl Fleet {
         let id = session.id();
         let entry = self.entry(id);
         let mut entry = entry.try_lock_for(BUSY).ok_or(FleetError::Busy(id))?;
-        if entry.is_empty() || entry.taken.is_some() {
+        if entry.is_empty() || entry.taken.is_some() || entry.follows.is_some() {
             self.engine.discard(session)?;
             return self.forget(id, &mut entry);
         }
@@ -421,5 +455,9 @@ impl Fleet {
 fn stays(entry: &Entry, host: HostId) -> bool {
     let keeps =
         |head: &Option<Head>| head.as_ref().is_none_or(|head| head.holder == Some(host) && !head.ended);
-    entry.taken.is_none() && !entry.is_discarded && keeps(&entry.head) && keeps(&entry.pending)
+    entry.taken.is_none()
+        && !entry.is_discarded
+        && entry.follows.is_none()
+        && keeps(&entry.head)
+        && keeps(&entry.pending)
 }

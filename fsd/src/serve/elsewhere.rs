@@ -5,9 +5,14 @@ use std::sync::{Arc, atomic::Ordering};
 use cas::remote::publish::{Progress, Published};
 use proto::v1::{self, publish_event};
 
-use super::{Answer, Host, convert::time_ns, progress::Pace, status::of_store, stream::Sink};
+use tonic::Status;
+
+use super::{
+    Answer, Host, convert::time_ns, progress::Pace, request::host_path, status::of_store, stream::Sink,
+};
 use crate::{
     fleet::{Asked, Fleet, FleetError, Standing, Taken, heads::Head},
+    fuse::MountOptions,
     session::{Error, Session, SessionId, Target},
 };
 
@@ -42,6 +47,62 @@ impl Host {
         };
         self.check_open(&session)?;
         Ok(session)
+    }
+
+    /// A session by what [`Host::session`] takes, to be looked at; of another host's what is published of it.
+    pub(super) fn session_to_follow(&self, text: &str) -> Answer<Arc<Session>> {
+        match self.not_here(text) {
+            Some((fleet, id)) => match fleet.follow(id) {
+                Err(FleetError::Unknown(_)) => self.session(text),
+                followed => Ok(followed?),
+            },
+            None => self.session(text),
+        }
+    }
+
+    /// Lets go of a session that is only a look at another host's, once it is not mounted. For who holds `mounting`.
+    pub(super) fn discard_look(&self, session: &Session) {
+        let Some(fleet) = &self.fleet else { return };
+        let is_look = fleet.standing(session).is_some_and(|standing| standing.follows.is_some());
+        if is_look
+            && self.mounts_of(session).is_empty()
+            && let Err(error) = fleet.discard(session)
+        {
+            tracing::warn!(session = %session.id(), %error, "a look at another host's session stays");
+        }
+    }
+
+    pub(super) fn advance(&self, request: v1::AdvanceRequest) -> Answer<v1::AdvanceReply> {
+        let (fleet, dir) = (self.fleet()?, host_path(&request.dir)?);
+        let _mounting = self.mounting.lock();
+        let (mount, session) = self.mount_on(&dir)?;
+        let no_follower = || {
+            let message = format!(
+                "{} shows {}, which follows nothing: it is as it is now",
+                dir.display(),
+                session.id()
+            );
+            Status::failed_precondition(message)
+        };
+        let (followed, is_behind) = fleet.followed(&session)?.ok_or_else(no_follower)?;
+        let mut shown = Arc::clone(&session);
+        if is_behind {
+            shown = fleet.follow(followed)?;
+            let options = MountOptions {
+                read_only: true,
+                allow_other: mount.allow_other,
+                acl: mount.acl,
+                no_xattrs: mount.no_xattrs,
+                transport: None,
+                io: mount.io,
+            };
+            let unmounted = self.mounts.unmount_dir(&dir);
+            let mounted = unmounted.and_then(|()| self.mounts.mount(&shown, &dir, options));
+            [&session, &shown].into_iter().for_each(|one| self.discard_look(one));
+            mounted?;
+        }
+        let published = shown.peek().base.to_string();
+        Ok(v1::AdvanceReply { session: followed.to_string(), published, advanced: is_behind })
     }
 
     /// Whether a session of this host may be mounted.
@@ -150,7 +211,11 @@ impl Host {
     /// What others may see of a session that is here, if it travels.
     pub(super) fn travel_of(&self, session: &Session) -> Option<v1::Travel> {
         let standing = self.fleet.as_ref()?.standing(session)?;
-        let Standing { head, is_held, is_ahead, is_unsettled, taken } = standing;
+        let Standing { head, is_held, is_ahead, is_unsettled, taken, follows } = standing;
+        if let Some(followed) = follows {
+            let published = session.peek().base.to_string();
+            return Some(v1::Travel { published, follows: followed.to_string(), ..v1::Travel::default() });
+        }
         Some(v1::Travel {
             held_here: is_held,
             unpublished: is_ahead,

@@ -96,6 +96,10 @@ impl Aether for Service {
         self.call(request, Host::unmount).await
     }
 
+    async fn advance(&self, request: Request<AdvanceRequest>) -> Reply<AdvanceReply> {
+        self.call(request, Host::advance).await
+    }
+
     async fn list(&self, request: Request<ListRequest>) -> Reply<Self::ListStream> {
         self.stream(request, Host::list)
     }

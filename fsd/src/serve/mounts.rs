@@ -12,7 +12,7 @@ use super::{
     request::host_path,
 };
 use crate::{
-    fuse::{MountInfo, MountOptions},
+    fuse::{MountError, MountInfo, MountOptions},
     session::Session,
 };
 
@@ -30,13 +30,22 @@ impl Host {
         let (transport, io) = (transport_choice(transport), file_io_choice(io));
         let options = MountOptions { read_only, allow_other, acl, no_xattrs, transport, io };
         // It may have to come from another host, for which nobody else is held up.
-        self.session_to_mount(&session, take_over)?;
+        let found = match read_only {
+            true => self.session_to_follow(&session)?,
+            false => self.session_to_mount(&session, take_over)?,
+        };
         let _mounting = self.mounting.lock();
         // Looked up under the lock: nobody discards it in between.
-        let session = self.session(&session)?;
-        self.check_open(&session)?;
-        self.room_for_mounts(1)?;
-        let mount = self.mounts.mount(&session, &dir, options)?;
+        let session = self.session(&found.id().to_string())?;
+        if !read_only {
+            self.check_open(&session)?;
+        }
+        let mounted =
+            self.room_for_mounts(1).and_then(|()| Ok(self.mounts.mount(&session, &dir, options)?));
+        if mounted.is_err() {
+            self.discard_look(&session);
+        }
+        let mount = mounted?;
         Ok(v1::MountReply { session: session.id().to_string(), mount: Some(mount_info(&mount)) })
     }
 
@@ -75,6 +84,10 @@ impl Host {
         // The path may have led there through symlinks, so what went is told by what is left.
         let after = self.mounts.list();
         let gone = before.into_iter().find(|mount| !after.iter().any(|left| left.dir == mount.dir));
+        if let Some(session) = gone.as_ref().and_then(|mount| self.engine.session_of(mount.session)) {
+            let _mounting = self.mounting.lock();
+            self.discard_look(&session);
+        }
         let session = gone.as_ref().map(|mount| mount.session.to_string()).unwrap_or_default();
         Ok(v1::UnmountReply { session, dirs: vec![dir.as_os_str().as_bytes().to_vec()] })
     }
@@ -86,8 +99,19 @@ impl Host {
             return Err(Status::failed_precondition(format!("{} is not mounted", session.id())));
         }
         self.mounts.unmount_session(session.id())?;
+        let _mounting = self.mounting.lock();
+        self.discard_look(&session);
         let dirs = mounts.iter().map(|mount| mount.dir.as_os_str().as_bytes().to_vec()).collect();
         Ok(v1::UnmountReply { session: session.id().to_string(), dirs })
+    }
+
+    /// The mount on a directory, and its session.
+    pub(super) fn mount_on(&self, dir: &Path) -> Answer<(MountInfo, Arc<Session>)> {
+        let found = self.mounts.list().into_iter().find(|mount| mount.dir == dir);
+        let session = |mount: MountInfo| Some((self.engine.session_of(mount.session)?, mount));
+        let (session, mount) =
+            found.and_then(session).ok_or_else(|| MountError::NotMounted(dir.display().to_string()))?;
+        Ok((mount, session))
     }
 
     pub(super) fn mounts_of(&self, session: &Session) -> Vec<MountInfo> {

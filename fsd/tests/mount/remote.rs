@@ -3,7 +3,7 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    os::unix::{fs::FileExt, process::ExitStatusExt},
+    os::unix::{ffi::OsStrExt, fs::FileExt, process::ExitStatusExt},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread,
@@ -18,8 +18,8 @@ use nix::{
     },
     unistd::{Pid, mkfifo},
 };
-use proto::v1::{DiffKind, MountRequest, Transport, Travel};
-use tonic::{Code, Status};
+use proto::v1::{AdvanceRequest, DiffKind, MountRequest, Transport, Travel};
+use tonic::{Code, Response, Status};
 
 use crate::{
     daemon::{Daemon, soon},
@@ -522,4 +522,50 @@ fn a_daemon_publishes_by_itself() {
     }
     soon("says so", || !travel(&here, &session).unpublished);
     assert_eq!(here.stats().store.expect("a store").snapshots, snapshots, "none of them is listed");
+}
+
+#[test]
+fn a_look_at_what_is_published_is_moved_forward() {
+    let Some(Hosts { here, mut there, .. }) = Hosts::start() else { return };
+    let (session, dir) = here.mounted("", "mnt");
+    fs::write(dir.join("file"), "1").expect("write");
+    here.publish(&session).expect("publish");
+    let look = there.new_dir("look");
+    let advance = |daemon: &Daemon| {
+        let dir = look.as_os_str().as_bytes().to_vec();
+        daemon.ask(async |mut client| client.advance(AdvanceRequest { dir }).await).map(Response::into_inner)
+    };
+    there.mount_read_only(&session, &look).expect("mount");
+    assert_eq!(fs::read(look.join("file")).expect("read"), b"1");
+    assert!(fs::write(look.join("file"), "2").is_err_and(|e| e.raw_os_error() == Some(nix::libc::EROFS)));
+    assert!(travel(&here, &session).held_here, "it was not taken");
+    assert!(!advance(&there).expect("advance").advanced);
+    fs::write(dir.join("file"), "2").expect("write");
+    let published = here.publish(&session).expect("publish").snapshot;
+    assert_eq!(fs::read(look.join("file")).expect("read"), b"1", "not by itself");
+    let open = File::open(look.join("file")).expect("open");
+    refused(advance(&there), Code::AlreadyExists, "files open");
+    drop(open);
+    soon("is free", || advance(&there).is_ok_and(|moved| moved.advanced && moved.published == published));
+    assert_eq!(fs::read(look.join("file")).expect("read"), b"2");
+    assert_eq!(there.stats().sessions, 1, "the look before is gone");
+
+    // What is left of one whose daemon died goes at the next start.
+    there.kill();
+    there.restart();
+    assert_eq!(there.stats().sessions, 0);
+    there.mount_read_only(&session, &look).expect("mount");
+    assert_eq!(fs::read(look.join("file")).expect("read"), b"2");
+    refused(there.mount_read_only(&session, &look), Code::AlreadyExists, "");
+    assert_eq!(there.stats().sessions, 1, "one that could not be mounted is gone");
+    there.unmount(&look).expect("unmount");
+    assert_eq!(there.stats().sessions, 0);
+    let (_, own) = there.mounted("", "own");
+    refused(
+        there.ask(async |mut client| {
+            client.advance(AdvanceRequest { dir: own.as_os_str().as_bytes().to_vec() }).await
+        }),
+        Code::FailedPrecondition,
+        "follows nothing",
+    );
 }
