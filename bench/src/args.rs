@@ -8,7 +8,7 @@ use serde::Serialize;
 const EXAMPLES: &str = "\
 Examples:
   tools/bench                                 everything, on Debian's linux-source-6.1: hours
-  tools/bench --quick                         everything but the kernel's build, on few files: minutes
+  tools/bench --quick                         most of it, on few files: minutes
   tools/bench --only scan --only git          two groups alone
   tools/bench --tree ~/src/monorepo --rounds 5 --only latency
   tools/bench --only kernel --without fuse-overlayfs
@@ -26,7 +26,7 @@ pub(crate) struct Args {
     /// The tree to work on; it is only read [default: Debian's linux-source-6.1; with --quick part of /usr/share]
     #[arg(long, value_name = "DIR")]
     pub(crate) tree: Option<PathBuf>,
-    /// One group of workloads; repeatable [default: all, with --quick all but kernel]
+    /// One group of workloads; repeatable [default: all, with --quick all but kernel and remote]
     #[arg(long, value_name = "NAME")]
     pub(crate) only: Vec<Group>,
     /// A side to leave out; repeatable. The native one is always there
@@ -68,6 +68,8 @@ pub(crate) enum Group {
     Latency,
     /// What the daemon holds in memory
     Memory,
+    /// A published snapshot on a host that has nothing of it, 20 ms from the store
+    Remote,
     /// cargo build of a crate with its dependencies
     Cargo,
     /// The kernel's tinyconfig
@@ -94,7 +96,8 @@ impl Args {
 
     pub(crate) fn wants(&self, group: Group) -> bool {
         match self.only.is_empty() {
-            true => group != Group::Kernel || !self.quick,
+            // One takes long, the other needs a server that is compiled first.
+            true => !self.quick || !matches!(group, Group::Kernel | Group::Remote),
             false => self.only.contains(&group),
         }
     }
@@ -133,7 +136,7 @@ mod tests {
         let args = parse("bench --only scan --only git --quick");
         assert!(args.wants(Group::Scan) && args.wants(Group::Git) && !args.wants(Group::Write));
         assert_eq!(args.rounds(), 2);
-        assert!(!parse("bench --quick").wants(Group::Kernel));
+        assert!(!parse("bench --quick").wants(Group::Kernel) && !parse("bench --quick").wants(Group::Remote));
         assert!(parse("bench --quick --only kernel").wants(Group::Kernel));
         assert!(parse("bench --rounds 7").wants(Group::Kernel));
         assert!(Args::try_parse_from(["bench", "--only", "nothing"]).is_err());

@@ -27,18 +27,44 @@ const PAUSE: Duration = Duration::from_millis(20);
 pub(crate) struct Daemon {
     child: Child,
     dir: PathBuf,
+    settings: Settings,
+}
+
+/// What a daemon is told besides where its state and its socket are.
+#[derive(Clone, Default)]
+struct Settings {
     options: &'static [&'static str],
+    environment: Vec<(&'static str, String)>,
+}
+
+/// Parts of packs, from the remote store.
+#[derive(Clone, Copy, Debug, Deserialize)]
+pub(crate) struct Fetched {
+    pub(crate) requests: u64,
+    pub(crate) bytes: u64,
+    /// Of a request, in microseconds, to a factor of two.
+    pub(crate) p50_us: u64,
+    pub(crate) p99_us: u64,
 }
 
 impl Daemon {
     /// Starts one, with state and socket in a new directory.
     pub(crate) fn create(dir: &Path, options: &'static [&'static str]) -> Result<Daemon> {
-        fs::create_dir(dir)?;
-        Daemon::open(dir, options)
+        Daemon::create_with(dir, options, Vec::new())
     }
 
-    fn open(dir: &Path, options: &'static [&'static str]) -> Result<Daemon> {
-        let daemon = Daemon { child: spawn(dir, options)?, dir: dir.to_owned(), options };
+    /// The same, with these variables in its environment.
+    pub(crate) fn create_with(
+        dir: &Path,
+        options: &'static [&'static str],
+        environment: Vec<(&'static str, String)>,
+    ) -> Result<Daemon> {
+        fs::create_dir(dir)?;
+        Daemon::open(dir, Settings { options, environment })
+    }
+
+    fn open(dir: &Path, settings: Settings) -> Result<Daemon> {
+        let daemon = Daemon { child: spawn(dir, &settings)?, dir: dir.to_owned(), settings };
         for _ in 0..TRIES {
             if daemon.ask(&["list"]).is_ok() {
                 return Ok(daemon);
@@ -53,7 +79,7 @@ impl Daemon {
     /// Ends it and starts another one on the same state: all that it had in memory is gone.
     pub(crate) fn restart(&mut self) -> Result<()> {
         self.end();
-        *self = Daemon::open(&self.dir, self.options)?;
+        *self = Daemon::open(&self.dir, self.settings.clone())?;
         Ok(())
     }
 
@@ -97,6 +123,16 @@ impl Daemon {
         Ok((text(&answer["sessions"][0]["id"])?, seconds(&answer)?))
     }
 
+    /// The snapshot that a session is then.
+    pub(crate) fn seal(&self, session: &str) -> Result<String> {
+        text(&self.ask(&["seal", session])?["snapshot"])
+    }
+
+    /// Where other hosts find it.
+    pub(crate) fn publish(&self, snapshot: &str) -> Result<()> {
+        self.ask(&["publish", snapshot]).map(drop)
+    }
+
     /// Mounts it on a directory, which is made if it has to be; returns what way the requests come.
     pub(crate) fn mount(&self, session: &str, dir: &Path, options: &[&str]) -> Result<String> {
         fs::create_dir_all(dir)?;
@@ -113,6 +149,11 @@ impl Daemon {
     pub(crate) fn requests(&self) -> Result<Requests> {
         let counts = &self.ask(&["stats"])?["fuse_requests"];
         Ok(Requests::deserialize(counts)?)
+    }
+
+    /// What it has fetched from the remote store since its start.
+    pub(crate) fn fetched(&self) -> Result<Fetched> {
+        Ok(Fetched::deserialize(&self.ask(&["stats"])?["remote"])?)
     }
 
     fn end(&mut self) {
@@ -147,10 +188,20 @@ fn binary(name: &str) -> Result<PathBuf> {
 }
 
 /// In a process group of its own: Ctrl-C on the terminal does not end it before its mounts are idle.
-fn spawn(dir: &Path, options: &[&str]) -> Result<Child> {
+fn spawn(dir: &Path, settings: &Settings) -> Result<Child> {
     let log: File = OpenOptions::new().create(true).append(true).open(dir.join("log"))?;
     let mut command = Command::new(binary("aetherfsd")?);
-    command.arg("--state").arg(dir.join("state")).arg("--socket").arg(dir.join("sock")).args(options);
+    // Keys of whoever runs this are for other stores.
+    for (name, _) in env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"AWS_")) {
+        command.env_remove(name);
+    }
+    command.envs(settings.environment.iter().map(|(name, value)| (name, value)));
+    command
+        .arg("--state")
+        .arg(dir.join("state"))
+        .arg("--socket")
+        .arg(dir.join("sock"))
+        .args(settings.options);
     command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).process_group(0);
     Ok(command.spawn()?)
 }

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod bucket;
 mod clock;
 mod daemon;
 mod kernel;
@@ -15,6 +16,7 @@ mod noise;
 mod plot;
 mod process;
 mod progress;
+mod proxy;
 mod publish;
 mod report;
 mod repository;

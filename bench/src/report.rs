@@ -196,6 +196,7 @@ impl fmt::Display for Quantity {
             (Unit::Seconds, s) => write!(f, "{s:.2} s"),
             (Unit::Bytes, bytes) if bytes < 1024.0 * 1024.0 => write!(f, "{:.0} KiB", bytes / 1024.0),
             (Unit::Bytes, bytes) => write!(f, "{:.1} MiB", bytes / 1024.0 / 1024.0),
+            (Unit::Count, count) => write!(f, "{count:.0}"),
         }
     }
 }
@@ -238,6 +239,7 @@ mod tests {
         assert_eq!(times, ["1.50 us", "120 us", "3.4 ms", "560.0 ms", "7.89 s"]);
         let sizes = [2048.0, 3_145_728.0].map(|bytes| Quantity(Unit::Bytes, bytes).to_string());
         assert_eq!(sizes, ["2 KiB", "3.0 MiB"]);
+        assert_eq!(Quantity(Unit::Count, 12.0).to_string(), "12");
     }
 
     #[test]

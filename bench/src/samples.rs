@@ -31,6 +31,7 @@ pub(crate) struct Sample {
 pub(crate) enum Unit {
     Seconds,
     Bytes,
+    Count,
 }
 
 /// What a daemon did during a piece of work.

@@ -88,7 +88,7 @@ impl Side for Aether {
     }
 
     fn seal(&mut self) -> Result<()> {
-        self.daemon.ask(&["seal", &self.session]).map(drop)
+        self.daemon.seal(&self.session).map(drop)
     }
 
     fn fork(&mut self, count: u32) -> Result<Vec<PathBuf>> {

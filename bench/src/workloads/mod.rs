@@ -9,12 +9,14 @@ mod kernel;
 mod latency;
 mod memory;
 mod read;
+mod remote;
 mod scan;
 mod write;
 
 use crate::{
     Result,
     args::{Args, Group},
+    bucket,
     samples::Sample,
     sides::{Missing, Sides},
     stage::Stage,
@@ -49,6 +51,12 @@ pub(crate) fn run(
     }
     if args.wants(Group::Fork) {
         whole(samples, |samples| fork::run(stage, samples))?;
+    }
+    if args.wants(Group::Remote) {
+        match bucket::program() {
+            Ok(program) => whole(samples, |samples| remote::run(stage, &program, samples))?,
+            Err(e) => absent.push(missing(Group::Remote, e.to_string())),
+        }
     }
     let mut wanted: Vec<&Workload> =
         WORKLOADS.iter().copied().filter(|work| args.wants(work.group)).collect();
