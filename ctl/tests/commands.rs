@@ -1,6 +1,7 @@
 //! The real `aetherctl` against a daemon of fixed answers: what it asks, what it prints, how it exits.
 
 #[expect(clippy::unwrap_used, reason = "a helper of tests")]
+#[allow(dead_code, reason = "shared with tests/network.rs")]
 mod fake;
 
 use std::fs;

@@ -22,7 +22,7 @@ use crate::{
 const SOCKET_NAME: &str = "aetherfsd.sock";
 const AFTER_HELP: &str = "\
 Each setting is the argument, else the environment variable, else the line of the configuration file, else the default. \
-The file is TOML: `state`, `socket`, `mount` (a list), `transport`, `read_ahead`, `remote`, `cache_size`, `heads`, `publish_every`, `dead_after`, `log_format`, `log_level`; without --config it is \
+The file is TOML: `state`, `socket`, `listen`, `tls_cert`, `tls_key`, `mount` (a list), `transport`, `read_ahead`, `remote`, `cache_size`, `heads`, `publish_every`, `dead_after`, `log_format`, `log_level`; without --config it is \
 /etc/aetherfs/aetherfsd.toml for root and $XDG_CONFIG_HOME/aetherfs/aetherfsd.toml for anybody else, if it is there.
 
 Signals: SIGTERM and SIGINT unmount everything and end the daemon. Whatever else ends it loses nothing acknowledged.
@@ -32,6 +32,7 @@ Exit codes: 0 stopped by a signal, or checked and nothing is wrong; 1 another da
 Examples:
   aetherfsd
   aetherfsd --state ~/aether --mount work:/mnt/work
+  aetherfsd --listen 0.0.0.0:7440 --tls-cert /etc/aetherfs/cert.pem --tls-key /etc/aetherfs/key.pem
   aetherfsd --state ~/aether --check
   aetherfsd --state ~/aether --check --repair
   aetherfsd --state ~/aether --check --accept-loss
@@ -49,6 +50,15 @@ pub struct Args {
     /// $XDG_RUNTIME_DIR/aetherfs]
     #[arg(long, value_name = "PATH")]
     pub socket: Option<PathBuf>,
+    /// Listen on the network as well: with TLS, for callers that have a token (`aetherctl token create`) [env: AETHERFS_LISTEN]
+    #[arg(long, value_name = "HOST:PORT")]
+    pub listen: Option<String>,
+    /// The certificate for that, in PEM, with those between it and its root behind it [env: AETHERFS_TLS_CERT]
+    #[arg(long, value_name = "FILE")]
+    pub tls_cert: Option<PathBuf>,
+    /// Its private key, in PEM [env: AETHERFS_TLS_KEY]
+    #[arg(long, value_name = "FILE")]
+    pub tls_key: Option<PathBuf>,
     /// Mount a session (an ID, a prefix of one, or a name) at the start; repeatable
     #[arg(long, value_name = "SESSION:DIR")]
     pub mount: Vec<String>,
@@ -138,6 +148,17 @@ pub struct StartMount {
     pub dir: PathBuf,
 }
 
+/// A port of the network.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listen {
+    /// `HOST:PORT`.
+    pub address: String,
+    /// The certificate's file.
+    pub cert: PathBuf,
+    /// The file of its key.
+    pub key: PathBuf,
+}
+
 /// Where heads are kept.
 #[derive(Clone, PartialEq, Eq)]
 pub enum HeadsPlace {
@@ -167,6 +188,8 @@ pub struct Config {
     pub state: PathBuf,
     /// The socket.
     pub socket: PathBuf,
+    /// Where to listen on the network.
+    pub listen: Option<Listen>,
     /// Mounted at the start.
     pub mounts: Vec<StartMount>,
     /// What carries the requests of mounts that do not say.
@@ -201,6 +224,9 @@ pub struct Config {
 struct ConfigFile {
     state: Option<PathBuf>,
     socket: Option<PathBuf>,
+    listen: Option<String>,
+    tls_cert: Option<PathBuf>,
+    tls_key: Option<PathBuf>,
     #[serde(default)]
     mount: Vec<String>,
     transport: Option<TransportChoice>,
@@ -239,6 +265,9 @@ pub enum ConfigError {
     /// A mount that is no mount.
     #[error("--mount {0:?} is not SESSION:DIR")]
     Mount(String),
+    /// Part of what it takes to listen on the network.
+    #[error("--listen, --tls-cert and --tls-key go together, and {0} is missing")]
+    Listen(&'static str),
     /// A path that cannot be made absolute.
     #[error("{}: {source}", path.display())]
     Path {
@@ -325,6 +354,11 @@ impl Config {
             (None, Some(_)) => state.join(SOCKET_NAME),
             (None, None) => around.socket().unwrap_or_else(|| state.join(SOCKET_NAME)),
         };
+        let address = (around.variable)("AETHERFS_LISTEN").filter(|address| !address.is_empty());
+        let address =
+            args.listen.or(address.map(|address| address.to_string_lossy().into_owned())).or(file.listen);
+        let cert = args.tls_cert.or_else(|| around.path("AETHERFS_TLS_CERT")).or(file.tls_cert);
+        let key = args.tls_key.or_else(|| around.path("AETHERFS_TLS_KEY")).or(file.tls_key);
         let mounts = if args.mount.is_empty() { file.mount } else { args.mount };
         let transport = (around.variable)("AETHERFS_TRANSPORT").filter(|name| !name.is_empty());
         let transport = transport.map(parse_transport).transpose()?;
@@ -343,6 +377,7 @@ impl Config {
         Ok(Config {
             state,
             socket: absolute(&socket)?,
+            listen: parse_listen(address, cert, key)?,
             mounts: mounts.iter().map(|text| parse_mount(text)).collect::<Result<_, _>>()?,
             transport: args.transport.or(transport).or(file.transport).unwrap_or_default(),
             remote,
@@ -389,6 +424,23 @@ pub fn check_file(text: &str) -> Result<(), ConfigError> {
 fn parse_transport(name: OsString) -> Result<TransportChoice, ConfigError> {
     let parsed = name.to_str().and_then(|text| TransportChoice::from_str(text, false).ok());
     parsed.ok_or(ConfigError::Transport(name))
+}
+
+/// All of it or nothing: a port without TLS is none.
+fn parse_listen(
+    address: Option<String>,
+    cert: Option<PathBuf>,
+    key: Option<PathBuf>,
+) -> Result<Option<Listen>, ConfigError> {
+    match (address, cert, key) {
+        (None, None, None) => Ok(None),
+        (Some(address), Some(cert), Some(key)) => {
+            Ok(Some(Listen { address, cert: absolute(&cert)?, key: absolute(&key)? }))
+        }
+        (None, ..) => Err(ConfigError::Listen("--listen")),
+        (_, None, _) => Err(ConfigError::Listen("--tls-cert")),
+        (.., None) => Err(ConfigError::Listen("--tls-key")),
+    }
 }
 
 /// With less a host that is alive could be taken for dead.

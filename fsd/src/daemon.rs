@@ -19,7 +19,7 @@ use crate::{
     },
     fuse::{MountError, MountOptions, Mounts, Readers},
     host::{SystemClock, SystemEntropy, boot, raise_open_files},
-    serve::{Server, Service, SocketError, listen},
+    serve::{ListenError, Server, Service, SocketError, TlsListener, listen},
     session::{self, Engine, Limits, Parts},
     state_dir::{StateDir, StateError},
 };
@@ -47,6 +47,9 @@ pub enum DaemonError {
     /// The socket cannot be had.
     #[error(transparent)]
     Socket(#[from] SocketError),
+    /// The port of the network cannot be had.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
     /// A session that was to be mounted is not there.
     #[error("--mount {wanted}: {source}")]
     NoSession {
@@ -84,6 +87,7 @@ impl DaemonError {
             | DaemonError::Heads(_)
             | DaemonError::Engine(_)
             | DaemonError::Socket(_)
+            | DaemonError::Listen(_)
             | DaemonError::NoSession { .. }
             | DaemonError::Mount { .. }
             | DaemonError::Boot(_)
@@ -102,6 +106,8 @@ pub fn run(config: &Config) -> Result<(), DaemonError> {
         tracing::warn!(%error, "cannot raise the number of open files");
     }
     let state = StateDir::open(&config.state)?;
+    // Before all that takes long: what is wrong with it is told at once.
+    let port = config.listen.as_ref().map(TlsListener::open).transpose()?;
     let (engine, remote) = open_engine(&state, config)?;
     let fleet = match remote {
         Some(remote) => {
@@ -124,7 +130,11 @@ pub fn run(config: &Config) -> Result<(), DaemonError> {
     let listener = listen(&config.socket)?;
     let service =
         Service::new(Arc::clone(&engine), Arc::clone(&mounts), fleet.clone(), state.path().to_owned());
-    let mut server = Server::start(listener, service).map_err(DaemonError::Serve)?;
+    if let Some(port) = &port {
+        let address = port.address().map_err(DaemonError::Serve)?;
+        tracing::info!(%address, "listening with TLS");
+    }
+    let mut server = Server::start(listener, port, service).map_err(DaemonError::Serve)?;
     let ticker = Ticker::start(&engine).map_err(DaemonError::Serve)?;
     if let Some(fleet) = &fleet {
         travel(fleet, config.publish_every).map_err(DaemonError::Serve)?;

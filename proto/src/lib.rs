@@ -9,6 +9,13 @@ pub mod v1 {
     tonic::include_proto!("aether.v1");
 }
 
+impl std::fmt::Debug for v1::CreateTokenReply {
+    /// Without the token.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CreateTokenReply").field("info", &self.info).finish_non_exhaustive()
+    }
+}
+
 /// The encoded `FileDescriptorSet` of the package, for server reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/aether.v1.bin"));
 

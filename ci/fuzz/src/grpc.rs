@@ -9,7 +9,7 @@ use std::{
 use cas::{Kind, sim::SimDisk};
 use fsd::{
     fuse::{Mounts, TransportChoice},
-    serve::Service,
+    serve::{Access, Service},
     session::{Engine, Name, New, ROOT},
 };
 use prost::Message;
@@ -87,7 +87,7 @@ async fn ask(service: &Service, method: u8, bytes: &[u8]) -> Result<(), Status> 
     macro_rules! one {
         ($method:ident) => {
             match Message::decode(bytes) {
-                Ok(message) => service.$method(Request::new(message)).await.map(drop),
+                Ok(message) => service.$method(asked(message)).await.map(drop),
                 Err(_) => Ok(()),
             }
         };
@@ -95,7 +95,7 @@ async fn ask(service: &Service, method: u8, bytes: &[u8]) -> Result<(), Status> 
     macro_rules! many {
         ($method:ident) => {
             match Message::decode(bytes) {
-                Ok(message) => all(service.$method(Request::new(message)).await?).await,
+                Ok(message) => all(service.$method(asked(message)).await?).await,
                 Err(_) => Ok(()),
             }
         };
@@ -122,6 +122,13 @@ async fn ask(service: &Service, method: u8, bytes: &[u8]) -> Result<(), Status> 
         18 if host_path(&AdvanceRequest::decode(bytes).unwrap_or_default().dir) => one!(advance),
         _ => Ok(()),
     }
+}
+
+/// As who is at the socket asks.
+fn asked<T>(message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    request.extensions_mut().insert(Access::owner());
+    request
 }
 
 /// A whole stream, or its error.

@@ -10,11 +10,16 @@ use proto::v1::aether_server::{Aether, AetherServer};
 use proto::v1::*;
 use tokio::net::UnixListener;
 use tokio_stream::wrappers::UnixListenerStream;
+use tonic::service::Interceptor;
+use tonic::service::interceptor::InterceptedService;
 use tonic::{Code, Request, Response, Status};
 
 pub(crate) const SESSION: &str = "ses_0123456789abcdef";
 pub(crate) const FORK: &str = "ses_fedcba9876543210";
 pub(crate) const SNAPSHOT: &str = "snp_0123456789abcdefghjkmnpqrstvwxyz0123456789abcdefghjk";
+
+pub(crate) const TOKEN_ID: &str = "tok_0123456789abcdef";
+pub(crate) const SECRET: &str = "a-token-as-the-daemon-gives-it";
 
 type Stream<T> = tokio_stream::Iter<std::vec::IntoIter<Result<T, Status>>>;
 type Reply<T> = Result<Response<T>, Status>;
@@ -48,6 +53,16 @@ impl Daemon {
                 .serve_with_incoming(UnixListenerStream::new(listener)),
         );
         Daemon { dir, asked, runtime }
+    }
+
+    /// The same answers once more, for whom `check` lets through.
+    pub(crate) fn service<I: Interceptor>(&self, check: I) -> InterceptedService<AetherServer<Fake>, I> {
+        AetherServer::with_interceptor(Fake { asked: self.asked.clone() }, check)
+    }
+
+    /// Does something beside, until the daemon ends.
+    pub(crate) fn spawn<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) {
+        self.runtime.spawn(work);
     }
 
     pub(crate) fn dir(&self) -> &Path {
@@ -93,7 +108,10 @@ impl Daemon {
 /// `aetherctl` with nothing from the environment that would lead it to a daemon.
 pub(crate) fn ctl(dir: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_aetherctl"));
-    command.current_dir(dir).stdin(Stdio::null()).env_remove("AETHERFS_STATE").env_remove("AETHERFS_SOCKET");
+    command.current_dir(dir).stdin(Stdio::null());
+    for name in ["STATE", "SOCKET", "SERVER", "CA", "TOKEN", "TOKEN_FILE"] {
+        command.env_remove(format!("AETHERFS_{name}"));
+    }
     command
 }
 
@@ -133,6 +151,16 @@ fn session(id: &str) -> SessionInfo {
 fn snapshot() -> SnapshotInfo {
     let names = vec!["base".to_string()];
     SnapshotInfo { id: SNAPSHOT.to_string(), names, created_ns: 0, files: 2, bytes: 2048 }
+}
+
+fn token_info() -> TokenInfo {
+    TokenInfo {
+        id: TOKEN_ID.to_string(),
+        rights: vec![TokenRight::Read.into(), TokenRight::Fork.into()],
+        created_ns: 0,
+        expires_ns: 86_400_000_000_000,
+        ..TokenInfo::default()
+    }
 }
 
 fn side(mode: u32, content: &str) -> Option<DiffSide> {
@@ -381,5 +409,25 @@ impl Aether for Fake {
             advice: "make room".to_string(),
         };
         Ok(Response::new(DoctorReply { version: "0.0.9".to_string(), checks: vec![check] }))
+    }
+
+    async fn create_token(&self, request: Request<CreateTokenRequest>) -> Reply<CreateTokenReply> {
+        let request = self.note(request);
+        let info = TokenInfo { rights: request.rights, sessions: request.sessions, ..token_info() };
+        Ok(Response::new(CreateTokenReply { token: SECRET.to_string(), info: Some(info) }))
+    }
+
+    async fn list_tokens(&self, request: Request<ListTokensRequest>) -> Reply<ListTokensReply> {
+        self.note(request);
+        let limited = TokenInfo { sessions: vec![SESSION.to_string()], revoked: true, ..token_info() };
+        Ok(Response::new(ListTokensReply { tokens: vec![token_info(), limited] }))
+    }
+
+    async fn revoke_token(&self, request: Request<RevokeTokenRequest>) -> Reply<RevokeTokenReply> {
+        let request = self.note(request);
+        if request.id != TOKEN_ID {
+            return Err(Status::not_found("no such token"));
+        }
+        Ok(Response::new(RevokeTokenReply { token: Some(TokenInfo { revoked: true, ..token_info() }) }))
     }
 }

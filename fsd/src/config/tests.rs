@@ -123,3 +123,31 @@ fn places_of_heads_are_told_apart_and_their_passwords_are_not_told() {
     let variables = [("AETHERFS_HEADS", "local")];
     assert_eq!(resolve(&["--config", "/dev/null"], &variables, true).unwrap().heads, HeadsPlace::Local);
 }
+
+#[test]
+fn the_network_takes_all_three_or_none() {
+    let plain = ["--config", "/dev/null"];
+    assert_eq!(resolve(&plain, &[], true).unwrap().listen, None);
+    let (_dir, path) = config_file("listen = 'file:1'\ntls_cert = '/file.pem'\ntls_key = '/file.key'\n");
+    let listen = |address: &str, cert: &str, key: &str| {
+        Some(Listen { address: address.into(), cert: cert.into(), key: key.into() })
+    };
+    let file = resolve(&["--config", &path], &[], true).unwrap();
+    assert_eq!(file.listen, listen("file:1", "/file.pem", "/file.key"));
+    let variables =
+        [("AETHERFS_LISTEN", "env:2"), ("AETHERFS_TLS_CERT", "/env.pem"), ("AETHERFS_TLS_KEY", "")];
+    let env = resolve(&["--config", &path], &variables, true).unwrap();
+    assert_eq!(env.listen, listen("env:2", "/env.pem", "/file.key"));
+    let args = ["--config", &path, "--listen", "arg:3", "--tls-cert", "/arg.pem", "--tls-key", "/arg.key"];
+    assert_eq!(resolve(&args, &variables, true).unwrap().listen, listen("arg:3", "/arg.pem", "/arg.key"));
+    let missing = [
+        ("--listen", &["--tls-cert", "a", "--tls-key", "b"][..]),
+        ("--tls-cert", &["--listen", "a:1", "--tls-key", "b"]),
+        ("--tls-key", &["--listen", "a:1", "--tls-cert", "b"]),
+        ("--tls-cert", &["--listen", "a:1"]),
+    ];
+    for (what, args) in missing {
+        let error = resolve(&[&plain, args].concat(), &[], true).unwrap_err();
+        assert!(matches!(error, ConfigError::Listen(named) if named == what), "{error}");
+    }
+}

@@ -9,27 +9,36 @@ use std::{
 
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::{UnixListener, UnixStream},
     sync::{OwnedSemaphorePermit, Semaphore},
 };
-use tokio_stream::{Stream, StreamExt, wrappers::UnixListenerStream};
-use tonic::transport::server::{Connected, UdsConnectInfo};
+use tokio_stream::{Stream, StreamExt};
+use tonic::transport::server::Connected;
 
 /// A connection that counts until it is dropped.
 #[derive(Debug)]
-pub(super) struct Connection {
-    stream: UnixStream,
+pub(super) struct Connection<S> {
+    stream: S,
     _counted: OwnedSemaphorePermit,
 }
 
 /// Those who connect, at most `max` at a time.
-pub(super) fn accept(listener: UnixListener, max: usize) -> impl Stream<Item = io::Result<Connection>> {
+pub(super) fn counted<S>(
+    incoming: impl Stream<Item = io::Result<S>>,
+    max: usize,
+) -> impl Stream<Item = io::Result<Connection<S>>> {
     let free = Arc::new(Semaphore::new(max));
-    UnixListenerStream::new(listener).filter_map(move |stream| match stream {
+    let mut is_told = false;
+    incoming.filter_map(move |stream| match stream {
         Ok(stream) => match Arc::clone(&free).try_acquire_owned() {
-            Ok(counted) => Some(Ok(Connection { stream, _counted: counted })),
+            Ok(counted) => {
+                is_told = false;
+                Some(Ok(Connection { stream, _counted: counted }))
+            }
             Err(_) => {
-                tracing::warn!(max, "so many connections are open; one more was closed");
+                // Once: whoever goes on connecting must not fill the log as well.
+                if !std::mem::replace(&mut is_told, true) {
+                    tracing::warn!(max, "so many connections are open; more are closed");
+                }
                 None
             }
         },
@@ -37,15 +46,15 @@ pub(super) fn accept(listener: UnixListener, max: usize) -> impl Stream<Item = i
     })
 }
 
-impl Connected for Connection {
-    type ConnectInfo = UdsConnectInfo;
+impl<S: Connected> Connected for Connection<S> {
+    type ConnectInfo = S::ConnectInfo;
 
-    fn connect_info(&self) -> UdsConnectInfo {
+    fn connect_info(&self) -> S::ConnectInfo {
         self.stream.connect_info()
     }
 }
 
-impl AsyncRead for Connection {
+impl<S: AsyncRead + Unpin> AsyncRead for Connection<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -55,7 +64,7 @@ impl AsyncRead for Connection {
     }
 }
 
-impl AsyncWrite for Connection {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Connection<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,

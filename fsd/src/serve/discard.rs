@@ -31,7 +31,10 @@ impl Host {
         };
         let discarded = target.and_then(|target| match target {
             Target::Session(session) => self.discard_session(&session, force),
-            Target::Snapshot(snapshot) => Ok(self.engine.forget_snapshot(snapshot)?),
+            Target::Snapshot(snapshot) => {
+                self.check_unlimited(&id)?;
+                Ok(self.engine.forget_snapshot(snapshot)?)
+            }
         });
         result(id, whole_id, discarded)
     }

@@ -21,10 +21,11 @@ impl Host {
         self.fleet.as_deref().ok_or_else(|| of_store(cas::Error::NoRemote))
     }
 
-    /// The session of a whole ID that is not on this host, if there are others that may have it.
+    /// The session of a whole ID that is not on this host, if there are others that may have it. Of which sessions it is a fork is not known here, so
+    /// a token with limits has to name it itself.
     fn not_here(&self, text: &str) -> Option<(&Fleet, SessionId)> {
         let (fleet, id) = (self.fleet.as_deref()?, text.parse().ok()?);
-        self.engine.session_of(id).is_none().then_some((fleet, id))
+        (self.engine.session_of(id).is_none() && self.access.names(id)).then_some((fleet, id))
     }
 
     /// The head of a session that is not here. `None` if the text does not stand for one.

@@ -14,7 +14,7 @@ use tonic::Status;
 use super::{
     Answer, Host,
     convert::{Changes, session_info},
-    request::{host_path, label},
+    request::label,
 };
 use crate::{
     fuse::{MountError, MountOptions},
@@ -29,7 +29,7 @@ impl Host {
             let message = format!("{count} forks: a request makes at most {FORK_COUNT_MAX}");
             return Err(Status::invalid_argument(message));
         }
-        let mount_dir = if mount_dir.is_empty() { None } else { Some(host_path(&mount_dir)?) };
+        let mount_dir = self.mount_dir(&mount_dir)?;
         let names = fork_names(label(name)?, count);
         let (forks, elapsed_us) = self.timed(|| self.forks_of(&session, &names))?;
         match mount_dir {

@@ -7,20 +7,27 @@ use tokio::task::spawn_blocking;
 use tonic::{Request, Response, Status, async_trait};
 
 use super::{
-    Answer, Host, Service,
+    Access, Answer, Host, Service,
     stream::{Events, Sink, channel},
 };
 
 type Reply<T> = Result<Response<T>, Status>;
 
 impl Service {
+    /// What there is for whoever sent a request, as the door that he came through says. Error: PERMISSION_DENIED for who came through none.
+    fn for_caller<Q>(&self, request: &Request<Q>) -> Answer<Host> {
+        let access = request.extensions().get::<Access>().cloned();
+        let access = access.ok_or_else(|| Status::permission_denied("nobody says who is calling"))?;
+        Ok(Host { access, ..Host::clone(&self.0) })
+    }
+
     /// One answer.
     async fn call<Q, T>(&self, request: Request<Q>, work: fn(&Host, Q) -> Answer<T>) -> Reply<T>
     where
         Q: Send + 'static,
         T: Send + 'static,
     {
-        let (host, request) = (self.0.clone(), request.into_inner());
+        let (host, request) = (self.for_caller(&request)?, request.into_inner());
         let entered = host.bounds.requests.enter()?;
         let answer = spawn_blocking(move || {
             // Until the work is done, and not until the caller is gone.
@@ -43,7 +50,7 @@ impl Service {
         Q: Send + 'static,
         T: Send + 'static,
     {
-        let (host, request) = (self.0.clone(), request.into_inner());
+        let (host, request) = (self.for_caller(&request)?, request.into_inner());
         let entered = (host.bounds.requests.enter()?, host.bounds.streams.enter()?);
         let (sink, events) = channel();
         spawn_blocking(move || {
@@ -158,5 +165,17 @@ impl Aether for Service {
 
     async fn doctor(&self, request: Request<DoctorRequest>) -> Reply<DoctorReply> {
         self.call(request, Host::doctor).await
+    }
+
+    async fn create_token(&self, request: Request<CreateTokenRequest>) -> Reply<CreateTokenReply> {
+        self.call(request, Host::create_token).await
+    }
+
+    async fn list_tokens(&self, request: Request<ListTokensRequest>) -> Reply<ListTokensReply> {
+        self.call(request, Host::list_tokens).await
+    }
+
+    async fn revoke_token(&self, request: Request<RevokeTokenRequest>) -> Reply<RevokeTokenReply> {
+        self.call(request, Host::revoke_token).await
     }
 }

@@ -3,6 +3,7 @@
 //! One file a noun. Everything below `grpc` is synchronous and runs on threads that may block; tokio is known to `grpc`,
 //! `stream` and `server` alone. What the interface promises is written in the .proto files.
 
+mod access;
 mod bounds;
 mod connections;
 mod convert;
@@ -12,27 +13,34 @@ mod doctor;
 mod elsewhere;
 mod findings;
 mod fork;
+mod gate;
 mod grpc;
 mod health;
+mod issued;
 mod mounts;
 mod progress;
 mod remote;
 mod request;
+mod rights;
 mod server;
 mod sessions;
 mod socket;
 mod status;
 mod store;
 mod stream;
+mod tls;
+mod tokens;
 mod trees;
 
 use std::{path::PathBuf, sync::Arc};
 
 use parking_lot::Mutex;
 
+pub use access::Access;
 pub use findings::findings;
 pub use server::Server;
 pub use socket::{SocketError, listen};
+pub use tls::{ListenError, TlsListener};
 
 use crate::{fleet::Fleet, fuse::Mounts, session::Engine};
 
@@ -43,9 +51,11 @@ type Answer<T> = Result<T, tonic::Status>;
 #[derive(Clone, Debug)]
 pub struct Service(Arc<Host>);
 
-/// What the answers come from.
-#[derive(Debug)]
+/// What the answers come from, as one caller may have it: everything but `access` is shared by all.
+#[derive(Clone, Debug)]
 struct Host {
+    /// Who asks. Nobody does at first.
+    access: Access,
     engine: Arc<Engine>,
     mounts: Arc<Mounts>,
     /// Other hosts, if there is a store that they share.
@@ -53,7 +63,8 @@ struct Host {
     state_dir: PathBuf,
     started_us: u64,
     /// Held while a session is mounted, and while one is found to have no mount and discarded: before every other lock.
-    mounting: Mutex<()>,
+    mounting: Arc<Mutex<()>>,
+    tokens: Arc<issued::Tokens>,
     bounds: bounds::Bounds,
 }
 
@@ -66,8 +77,20 @@ impl Service {
         state_dir: PathBuf,
     ) -> Service {
         let started_us = engine.clock().monotonic_us();
-        let (mounting, bounds) = (Mutex::new(()), bounds::Bounds::default());
-        Service(Arc::new(Host { engine, mounts, fleet, state_dir, started_us, mounting, bounds }))
+        let tokens = Arc::new(issued::Tokens::new(Arc::clone(engine.disk())));
+        let (mounting, bounds) = (Arc::default(), bounds::Bounds::default());
+        let access = Access::stranger();
+        Service(Arc::new(Host {
+            access,
+            engine,
+            mounts,
+            fleet,
+            state_dir,
+            started_us,
+            mounting,
+            tokens,
+            bounds,
+        }))
     }
 }
 
@@ -77,6 +100,11 @@ impl Host {
         let start_us = self.engine.clock().monotonic_us();
         let done = work()?;
         Ok((done, self.elapsed_us(start_us)))
+    }
+
+    /// Seconds since 1970.
+    fn now_secs(&self) -> u64 {
+        self.engine.clock().now().secs.try_into().unwrap_or(0)
     }
 
     fn elapsed_us(&self, start_us: u64) -> u64 {

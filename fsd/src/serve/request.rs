@@ -69,7 +69,17 @@ pub(super) fn check_length(text: &str) -> Answer<()> {
 }
 
 impl Host {
-    /// A session by ID, prefix or name. Error: NOT_FOUND, which tells a snapshot from nothing.
+    /// Where something is to be mounted that is made; nowhere, if nothing is given. Errors: INVALID_ARGUMENT, PERMISSION_DENIED for who is not on
+    /// this host.
+    pub(super) fn mount_dir(&self, bytes: &[u8]) -> Answer<Option<PathBuf>> {
+        if bytes.is_empty() {
+            return Ok(None);
+        }
+        self.access.check_local("mounting")?;
+        host_path(bytes).map(Some)
+    }
+
+    /// A session by ID, prefix or name. Errors: NOT_FOUND, which tells a snapshot from nothing; PERMISSION_DENIED.
     pub(super) fn session(&self, text: &str) -> Answer<Arc<Session>> {
         match self.session_first(text)? {
             Target::Session(session) => Ok(session),
@@ -87,12 +97,12 @@ impl Host {
         })
     }
 
-    /// What an ID, a prefix of one, or a name stands for.
+    /// What an ID, a prefix of one, or a name stands for, for who may have it. Errors: NOT_FOUND, INVALID_ARGUMENT, PERMISSION_DENIED.
     pub(super) fn target(&self, text: &str) -> Answer<Target> {
         check_length(text)?;
         match self.engine.resolve(text) {
-            // Nobody here knows it; the remote store may.
-            Err(Error::Store(cas::Error::UnknownSnapshot(id))) => {
+            // Nobody here knows it; the remote store may. No session of a token with limits stands on it.
+            Err(Error::Store(cas::Error::UnknownSnapshot(id))) if !self.access.is_limited() => {
                 self.engine.store().discover(id).map_err(of_store)?;
                 Ok(Target::Snapshot(id))
             }
@@ -102,20 +112,21 @@ impl Host {
                     self.engine.look_at(head.root)?;
                     Ok(Target::Snapshot(head.root))
                 }
-                None => Err(Error::Unknown(unknown).into()),
+                None => self.granted(text, Err(Error::Unknown(unknown).into())),
             },
-            resolved => Ok(resolved?),
+            resolved => self.granted(text, resolved.map_err(Status::from)),
         }
     }
 
     /// Like [`Host::target`], but where a session and a snapshot share a name the session is meant.
     pub(super) fn session_first(&self, text: &str) -> Answer<Target> {
         check_length(text)?;
-        match self.engine.session(text) {
+        let found = match self.engine.session(text) {
             Ok(session) => Ok(Target::Session(session)),
-            Err(Error::Unknown(_)) => Ok(self.engine.resolve(text)?),
-            Err(error) => Err(error.into()),
-        }
+            Err(Error::Unknown(_)) => self.engine.resolve(text),
+            Err(error) => Err(error),
+        };
+        self.granted(text, found.map_err(Status::from))
     }
 }
 

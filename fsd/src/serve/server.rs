@@ -2,24 +2,35 @@
 
 use std::{io, os::unix::net::UnixListener, time::Duration};
 
+use futures::future::join_all;
 use proto::v1::aether_server::AetherServer;
 use tokio::{
     runtime::{Builder, Runtime},
     select,
     signal::unix::{Signal, SignalKind, signal},
-    sync::oneshot,
+    sync::watch,
     task::JoinHandle,
     time::timeout,
 };
-use tonic::{service::InterceptorLayer, transport};
+use tokio_stream::{
+    StreamExt,
+    wrappers::{TcpListenerStream, UnixListenerStream},
+};
+use tonic::{
+    service::InterceptorLayer,
+    transport::{self, server::Router},
+};
+use tonic_health::pb::health_server::{Health, HealthServer};
 
 use super::{
     Service,
     bounds::{
         CONNECTION_REQUESTS_MAX, CONNECTIONS_MAX, HEADER_BYTES_MAX, KEEPALIVE, MESSAGE_BYTES_MAX, THREADS_MAX,
     },
-    connections::accept,
+    connections::counted,
+    gate::Gate,
     socket::check_peer,
+    tls::{Stranger, TlsListener},
 };
 
 /// Threads that only pass messages on; the work is done on others.
@@ -31,51 +42,46 @@ const GRACE: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub struct Server {
     runtime: Runtime,
-    stop: oneshot::Sender<()>,
-    serving: JoinHandle<Result<(), transport::Error>>,
+    stop: watch::Sender<()>,
+    serving: Vec<JoinHandle<Result<(), transport::Error>>>,
     terminate: Signal,
     interrupt: Signal,
 }
 
 impl Server {
-    /// Answers on `listener`. From here on SIGTERM and SIGINT do not end the process.
-    pub fn start(listener: UnixListener, service: Service) -> io::Result<Server> {
+    /// Answers on a socket, and on a port of the network if there is one. From here on SIGTERM and SIGINT do not end the process.
+    pub fn start(socket: UnixListener, port: Option<TlsListener>, service: Service) -> io::Result<Server> {
         let runtime = Builder::new_multi_thread()
             .worker_threads(WORKERS)
             .max_blocking_threads(THREADS_MAX)
             .thread_name("serve")
             .enable_all()
             .build()?;
+        let (health, health_service) = tonic_health::server::health_reporter();
+        runtime.block_on(health.set_serving::<AetherServer<Service>>());
         let entered = runtime.enter();
         let (terminate, interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-        let incoming = accept(tokio::net::UnixListener::from_std(listener)?, CONNECTIONS_MAX);
-        let (stop, stopped) = oneshot::channel::<()>();
-        let serving = runtime.spawn(async move {
-            let service = AetherServer::new(service)
-                .max_decoding_message_size(MESSAGE_BYTES_MAX)
-                .max_encoding_message_size(MESSAGE_BYTES_MAX);
-            let (health, health_service) = tonic_health::server::health_reporter();
-            health.set_serving::<AetherServer<Service>>().await;
-            let reflection = tonic_reflection::server::Builder::configure()
-                .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
-                .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-                .build_v1()
-                .expect("the descriptors were made by this build");
-            transport::Server::builder()
-                .max_concurrent_streams(Some(CONNECTION_REQUESTS_MAX))
-                .http2_max_header_list_size(Some(HEADER_BYTES_MAX))
-                .http2_keepalive_interval(Some(KEEPALIVE.0))
-                .http2_keepalive_timeout(Some(KEEPALIVE.1))
-                .layer(InterceptorLayer::new(check_peer))
-                .add_service(service)
-                .add_service(health_service)
-                .add_service(reflection)
-                .serve_with_incoming_shutdown(incoming, async {
-                    // An error means that nobody is left to say stop, which says it as well.
-                    let _ = stopped.await;
-                })
-                .await
-        });
+        let (stop, stopped) = watch::channel(());
+        let mut serving = Vec::new();
+        if let Some(TlsListener { listener, config }) = port {
+            let strangers = TcpListenerStream::new(tokio::net::TcpListener::from_std(listener)?)
+                .map(|stream| stream.map(Stranger::new));
+            let port = builder().tls_config(config).map_err(io::Error::other)?.layer(Gate(service.0.clone()));
+            // Reflection is for who is here: what there is stands in the .proto files.
+            let port = with_services(port, &service, health_service.clone());
+            let incoming = counted(strangers, CONNECTIONS_MAX);
+            serving.push(runtime.spawn(port.serve_with_incoming_shutdown(incoming, end(stopped.clone()))));
+        }
+        let callers = UnixListenerStream::new(tokio::net::UnixListener::from_std(socket)?);
+        let reflection = tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+            .build_v1()
+            .expect("the descriptors were made by this build");
+        let socket = builder().layer(InterceptorLayer::new(check_peer));
+        let socket = with_services(socket, &service, health_service).add_service(reflection);
+        let incoming = counted(callers, CONNECTIONS_MAX);
+        serving.push(runtime.spawn(socket.serve_with_incoming_shutdown(incoming, end(stopped))));
         drop(entered);
         Ok(Server { runtime, stop, serving, terminate, interrupt })
     }
@@ -100,15 +106,44 @@ impl Server {
             tracing::warn!("a second signal: ending at once");
             std::process::exit(1);
         });
-        // The other end is gone if the server failed; then there is nothing to stop.
+        // The other ends are gone if the server failed; then there is nothing to stop.
         let _ = stop.send(());
-        match runtime.block_on(async { timeout(GRACE, serving).await }) {
-            Ok(Ok(Ok(()))) => {}
-            Ok(Ok(Err(error))) => tracing::warn!(%error, "the server failed"),
-            Ok(Err(error)) => tracing::warn!(%error, "the server failed"),
+        match runtime.block_on(async { timeout(GRACE, join_all(serving)).await }) {
+            Ok(ended) => ended.into_iter().for_each(|ended| match ended {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::warn!(%error, "the server failed"),
+                Err(error) => tracing::warn!(%error, "the server failed"),
+            }),
             Err(_) => tracing::warn!("requests that are under way are given up"),
         }
         // Threads that still work are not waited for: what they do survives the end of the process at any instant.
         runtime.shutdown_background();
     }
+}
+
+/// A server with the bounds that all have.
+fn builder() -> transport::Server {
+    transport::Server::builder()
+        .max_concurrent_streams(Some(CONNECTION_REQUESTS_MAX))
+        .http2_max_header_list_size(Some(HEADER_BYTES_MAX))
+        .http2_keepalive_interval(Some(KEEPALIVE.0))
+        .http2_keepalive_timeout(Some(KEEPALIVE.1))
+}
+
+/// What is served everywhere.
+fn with_services<L: Clone>(
+    mut server: transport::Server<L>,
+    service: &Service,
+    health: HealthServer<impl Health>,
+) -> Router<L> {
+    let service = AetherServer::new(service.clone())
+        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_BYTES_MAX);
+    server.add_service(service).add_service(health)
+}
+
+/// Comes when the server is to stop.
+async fn end(mut stopped: watch::Receiver<()>) {
+    // An error means that nobody is left to say stop, which says it as well.
+    let _ = stopped.changed().await;
 }

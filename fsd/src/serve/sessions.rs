@@ -9,7 +9,7 @@ use super::{
     convert::{Changes, session_info, snapshot_info},
     elsewhere::session_of_head,
     progress::Pace,
-    request::{check_length, host_path, label},
+    request::{check_length, label},
     status::of_store,
     stream::Sink,
 };
@@ -18,7 +18,7 @@ use crate::session::{Error, SealProgress, Session, Target};
 impl Host {
     pub(super) fn create(&self, request: v1::CreateRequest) -> Answer<v1::CreateReply> {
         let v1::CreateRequest { from, name, mount_dir } = request;
-        let mount_dir = if mount_dir.is_empty() { None } else { Some(host_path(&mount_dir)?) };
+        let mount_dir = self.mount_dir(&mount_dir)?;
         let (session, elapsed_us) = self.timed(|| {
             let base = if from.is_empty() { None } else { Some(self.base_of(&from)?) };
             let owner = (geteuid().as_raw(), getegid().as_raw());
@@ -62,12 +62,16 @@ impl Host {
 
     pub(super) fn list(&self, _: v1::ListRequest, sink: &Sink<v1::ListItem>) -> Answer<()> {
         let mounts = self.mounts.list();
-        for session in self.engine.sessions() {
+        for session in self.engine.sessions().into_iter().filter(|session| self.may_have(session)) {
             let info = session_info(&session, Changes::of(&session), &mounts);
             let info = v1::SessionInfo { travel: self.travel_of(&session), ..info };
             sink.send(v1::ListItem { item: Some(list_item::Item::Session(info)) })?;
         }
+        let granted = self.access.is_limited().then(|| self.snapshots_granted());
         for listed in self.engine.store().list().map_err(of_store)?.into_iter().rev() {
+            if granted.as_ref().is_some_and(|granted| !granted.contains(&listed.id)) {
+                continue;
+            }
             let info = snapshot_info(listed);
             sink.send(v1::ListItem { item: Some(list_item::Item::Snapshot(info)) })?;
         }

@@ -22,6 +22,8 @@ use nix::{
 };
 use tonic::{Request, Status, transport::server::UdsConnectInfo};
 
+use super::access::Access;
+
 /// Why the socket cannot be listened on.
 #[derive(Debug, thiserror::Error)]
 pub enum SocketError {
@@ -84,11 +86,14 @@ fn remove_stale(path: &Path) -> Result<(), SocketError> {
 }
 
 /// Lets the daemon's own user and root in. The socket's mode says the same, unless somebody changes it.
-pub(super) fn check_peer(request: Request<()>) -> Result<Request<()>, Status> {
+pub(super) fn check_peer(mut request: Request<()>) -> Result<Request<()>, Status> {
     let peer = request.extensions().get::<UdsConnectInfo>().and_then(|info| info.peer_cred);
     let own = geteuid().as_raw();
     match peer.map(|peer| peer.uid()) {
-        Some(uid) if uid == own || uid == 0 => Ok(request),
+        Some(uid) if uid == own || uid == 0 => {
+            request.extensions_mut().insert(Access::owner());
+            Ok(request)
+        }
         Some(uid) => {
             let message = format!("user {uid} may not use this daemon: it belongs to user {own}");
             Err(Status::permission_denied(message))

@@ -49,7 +49,7 @@ impl Daemon {
         let mounts = Mounts::new(&state, TransportChoice::default(), None);
         let socket = dir.path().join("run/aetherfsd.sock");
         let service = Service::new(Arc::clone(&engine), mounts, None, state.canonicalize().unwrap());
-        let server = Server::start(listen(&socket).unwrap(), service).unwrap();
+        let server = Server::start(listen(&socket).unwrap(), None, service).unwrap();
         let runtime = Runtime::new().unwrap();
         let endpoint = tonic::transport::Endpoint::from_shared(format!("unix:{}", socket.display())).unwrap();
         let channel = runtime.block_on(endpoint.connect()).unwrap();

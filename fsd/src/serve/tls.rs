@@ -1,0 +1,205 @@
+//! The network: a TCP port on which nothing but TLS is spoken.
+//!
+//! A connection that has not shown a good token some seconds after it was accepted is closed, whatever it is at: the handshake, the greeting of HTTP/2,
+//! requests without a token. So nobody who may do nothing here holds anything for long.
+
+use std::{
+    error::Error as _,
+    fs, io,
+    net::{SocketAddr, TcpListener},
+    path::{Path, PathBuf},
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+    time::{Sleep, sleep},
+};
+use tonic::transport::{Identity, ServerTlsConfig, server::Connected};
+
+use crate::config::Listen;
+
+/// How long a connection may go without a token.
+const UNKNOWN_MAX: Duration = Duration::from_secs(10);
+/// Bytes of a certificate's or a key's file.
+const PEM_BYTES_MAX: u64 = 1 << 20;
+
+/// Why the port cannot be listened on.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenError {
+    /// A file of the certificate cannot be read.
+    #[error("{option} {}: {source}", path.display())]
+    Unreadable {
+        /// Which of the two.
+        option: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// They can be read, and are no certificate with its key.
+    #[error("--tls-cert {} with --tls-key {}: {reason}; both have to be PEM, the certificate first in its file and the key its own", cert.display(), key.display())]
+    Identity {
+        /// The certificate's file.
+        cert: PathBuf,
+        /// The key's file.
+        key: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The port cannot be had.
+    #[error("--listen {address}: {source}")]
+    Address {
+        /// As it was given.
+        address: String,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// A port that is listened on, and who this host says it is.
+#[derive(Debug)]
+pub struct TlsListener {
+    pub(super) listener: TcpListener,
+    pub(super) config: ServerTlsConfig,
+}
+
+impl TlsListener {
+    /// Listens.
+    pub fn open(listen: &Listen) -> Result<TlsListener, ListenError> {
+        let Listen { address, cert, key } = listen;
+        let identity = Identity::from_pem(read("--tls-cert", cert)?, read("--tls-key", key)?);
+        let config = ServerTlsConfig::new().identity(identity);
+        // Whoever installs it first does; all here install the same.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        // Only to hear now whether it is good.
+        tonic::transport::Server::builder().tls_config(config.clone()).map_err(|error| {
+            ListenError::Identity {
+                cert: cert.clone(),
+                key: key.clone(),
+                reason: error.source().map_or_else(|| error.to_string(), ToString::to_string),
+            }
+        })?;
+        let failed = |source| ListenError::Address { address: address.clone(), source };
+        let listener = TcpListener::bind(address).map_err(failed)?;
+        listener.set_nonblocking(true).map_err(failed)?;
+        Ok(TlsListener { listener, config })
+    }
+
+    /// Where: with the port that was chosen, if any would do.
+    pub fn address(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+}
+
+fn read(option: &'static str, path: &Path) -> Result<Vec<u8>, ListenError> {
+    let failed = |source| ListenError::Unreadable { option, path: path.to_owned(), source };
+    if fs::metadata(path).map_err(failed)?.len() > PEM_BYTES_MAX {
+        return Err(failed(io::Error::new(io::ErrorKind::FileTooLarge, "that is no PEM file")));
+    }
+    fs::read(path).map_err(failed)
+}
+
+/// Who is at the other end, shared by all requests of a connection.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Caller(Arc<AtomicBool>);
+
+impl Caller {
+    /// He has shown a good token.
+    pub(super) fn recognise(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// A connection that ends unless somebody becomes known on it.
+#[derive(Debug)]
+pub(super) struct Stranger {
+    stream: TcpStream,
+    caller: Caller,
+    /// Until when; `None` once somebody is known.
+    patience: Option<Pin<Box<Sleep>>>,
+}
+
+impl Stranger {
+    /// One that was just accepted.
+    pub(super) fn new(stream: TcpStream) -> Stranger {
+        // Answers are small and waited for. Without it they are only late.
+        let _ = stream.set_nodelay(true);
+        Stranger { stream, caller: Caller::default(), patience: Some(Box::pin(sleep(UNKNOWN_MAX))) }
+    }
+
+    /// Error: `TimedOut`. Whoever waits on the connection is woken for it, whatever he waits for.
+    fn check(&mut self, context: &mut Context<'_>) -> io::Result<()> {
+        let Some(patience) = &mut self.patience else { return Ok(()) };
+        if self.caller.0.load(Ordering::Relaxed) {
+            self.patience = None;
+            return Ok(());
+        }
+        match patience.as_mut().poll(context) {
+            Poll::Pending => Ok(()),
+            Poll::Ready(()) => Err(io::Error::new(io::ErrorKind::TimedOut, "nobody has shown a token")),
+        }
+    }
+}
+
+impl Connected for Stranger {
+    type ConnectInfo = Caller;
+
+    fn connect_info(&self) -> Caller {
+        self.caller.clone()
+    }
+}
+
+impl AsyncRead for Stranger {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.check(context)?;
+        Pin::new(&mut self.stream).poll_read(context, buf)
+    }
+}
+
+impl AsyncWrite for Stranger {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.check(context)?;
+        Pin::new(&mut self.stream).poll_write(context, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.check(context)?;
+        Pin::new(&mut self.stream).poll_write_vectored(context, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.check(context)?;
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.check(context)?;
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
