@@ -1,13 +1,12 @@
 //! The command line: global options and one variant for each command. Each command's own arguments are in its file.
 
-use std::path::PathBuf;
-
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
     advance, cat, create, diff, discard, doctor, fetch, fork, fsck, gc, handoff, import, list, ls, mount,
-    publish, seal, show, stats, unmount,
+    publish, seal, show, stats, token, unmount,
 };
+use crate::place::PlaceArgs;
 
 const AFTER_HELP: &str = "\
 IDs: a whole ID, a unique prefix of 8 characters or more, or a name.
@@ -21,6 +20,10 @@ a second field, with `_base64` appended to the name, holds its bytes; otherwise 
 The socket: --socket, else $AETHERFS_SOCKET, else $AETHERFS_STATE/aetherfsd.sock, else /run/aetherfs/aetherfsd.sock for \
 root and $XDG_RUNTIME_DIR/aetherfs/aetherfsd.sock for anybody else.
 
+The network: --server https://HOST:PORT, else $AETHERFS_SERVER unless --socket is given, instead of a socket. Then a token is needed (`aetherctl token create` on the \
+daemon's host): in $AETHERFS_TOKEN, or in the file that --token-file or $AETHERFS_TOKEN_FILE name. What has to do with paths of the daemon's host (import, mount, unmount, \
+advance, --mount) and with making tokens works on that host alone.
+
 Example:
   base=$(aetherctl import ~/src/linux --name linux)
   s=$(aetherctl create --from linux --mount /mnt/work)
@@ -31,9 +34,8 @@ Example:
 #[derive(Parser)]
 #[command(name = "aetherctl", version, after_help = AFTER_HELP, propagate_version = true)]
 pub(crate) struct Cli {
-    /// The daemon's socket
-    #[arg(long, global = true, env = "AETHERFS_SOCKET", value_name = "PATH")]
-    pub(crate) socket: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) place: PlaceArgs,
     /// Print one JSON document instead of text
     #[arg(long, global = true)]
     pub(crate) json: bool,
@@ -63,6 +65,7 @@ pub(crate) enum Command {
     Fsck(fsck::Args),
     Stats(stats::Args),
     Doctor(doctor::Args),
+    Token(token::Args),
 }
 
 #[cfg(test)]
@@ -78,7 +81,9 @@ mod tests {
 
     #[test]
     fn every_command_shows_examples() {
-        for command in Cli::command().get_subcommands() {
+        let cli = Cli::command();
+        for command in cli.get_subcommands().flat_map(|one| std::iter::once(one).chain(one.get_subcommands()))
+        {
             let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
             assert!(help.contains("aetherctl "), "{} has no example", command.get_name());
             assert!(command.get_about().is_some(), "{} has no description", command.get_name());

@@ -1,28 +1,40 @@
 //! What every command is given: the way to the daemon and the way to stdout.
 
 use std::io::{self, BufWriter, StdoutLock, Write};
-use std::path::PathBuf;
 
 use serde_json::Value;
 
 use crate::client::{self, Client};
 use crate::failure::Failure;
+use crate::place::{Place, TokenSource};
 
 /// One command's surroundings. Owns stdout.
 pub(crate) struct Context {
-    pub(crate) socket: PathBuf,
+    pub(crate) place: Place,
+    pub(crate) token: TokenSource,
     pub(crate) json: bool,
     pub(crate) out: BufWriter<StdoutLock<'static>>,
 }
 
 impl Context {
-    pub(crate) fn new(socket: PathBuf, json: bool) -> Context {
-        Context { socket, json, out: BufWriter::new(io::stdout().lock()) }
+    pub(crate) fn new(place: Place, token: TokenSource, json: bool) -> Context {
+        Context { place, token, json, out: BufWriter::new(io::stdout().lock()) }
     }
 
     /// Connects to the daemon.
     pub(crate) async fn connect(&self) -> Result<Client, Failure> {
-        client::connect(&self.socket).await
+        client::connect(&self.place, &self.token).await
+    }
+
+    /// For what has to do with paths of the daemon's host, or with who may come in there.
+    pub(crate) fn require_socket(&self, what: &str) -> Result<(), Failure> {
+        match &self.place {
+            Place::Socket(_) => Ok(()),
+            Place::Server(server) => Err(Failure::No(format!(
+                "{what} works on the daemon's host alone, through its socket: run it there, and not with the server {}",
+                server.address
+            ))),
+        }
     }
 
     /// Prints a line of text.

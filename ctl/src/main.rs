@@ -1,4 +1,4 @@
-//! `aetherctl`: drives one `aetherfsd` over its socket. Data goes to stdout, talk to stderr; the exit code is 0, 1 for
+//! `aetherctl`: drives one `aetherfsd`, over its socket or the network. Data goes to stdout, talk to stderr; the exit code is 0, 1 for
 //! "no" and 2 for "broken".
 
 #![forbid(unsafe_code)]
@@ -12,6 +12,7 @@ mod diff;
 mod failure;
 mod host;
 mod json;
+mod place;
 mod progress;
 mod quote;
 mod text;
@@ -42,7 +43,8 @@ fn run(cli: Cli) -> Result<(), Failure> {
         .enable_all()
         .build()
         .map_err(|e| Failure::Broken(format!("cannot start: {e}")))?;
-    let mut context = Context::new(client::socket_path(cli.socket), cli.json);
+    let (place, token) = cli.place.resolve();
+    let mut context = Context::new(place, token, cli.json);
     let outcome = runtime.block_on(commands::run(cli.command, &mut context));
     // What was printed before a failure still has to reach the reader.
     outcome.and(context.finish())

@@ -22,6 +22,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
+    context.require_socket("advance")?;
     let request = AdvanceRequest { dir: host::absolute(&args.dir)? };
     let reply = context.connect().await?.advance(request).await?.into_inner();
     if context.json {

@@ -33,6 +33,9 @@ pub(crate) async fn run(args: Args, context: &mut Context) -> Result<(), Failure
     if args.from.as_deref() == Some("") {
         return Err(Failure::No("--from is empty: name a snapshot, or leave the option out".to_string()));
     }
+    if args.mount.is_some() {
+        context.require_socket("--mount")?;
+    }
     let request = CreateRequest {
         from: args.from.unwrap_or_default(),
         name: args.name.unwrap_or_default(),

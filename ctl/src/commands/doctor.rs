@@ -8,6 +8,7 @@ use serde_json::json;
 
 use crate::context::Context;
 use crate::failure::Failure;
+use crate::place::Place;
 use crate::quote::quoted;
 use crate::text::{rendered, table};
 use crate::{dead_mounts, json};
@@ -22,12 +23,16 @@ use crate::{dead_mounts, json};
 pub(crate) struct Args {}
 
 pub(crate) async fn run(_: Args, context: &mut Context) -> Result<(), Failure> {
-    let mut checks = vec![fuse_device(), fusermount()];
-    checks.extend(dead_mounts::clean().iter().map(dead_mount));
+    let mut checks = Vec::new();
+    // This host has nothing to do with a daemon elsewhere.
+    if matches!(context.place, Place::Socket(_)) {
+        checks.extend([fuse_device(), fusermount()]);
+        checks.extend(dead_mounts::clean().iter().map(dead_mount));
+    }
     let mut daemon_version = String::new();
     match ask(context).await {
         Ok(reply) => {
-            let detail = format!("aetherfsd {} on {}", reply.version, context.socket.display());
+            let detail = format!("aetherfsd {} on {}", reply.version, context.place);
             checks.push(check("daemon", DoctorStatus::Ok, detail, ""));
             checks.push(versions(&reply.version));
             checks.extend(reply.checks);

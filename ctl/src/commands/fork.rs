@@ -34,6 +34,9 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
+    if args.mount.is_some() {
+        context.require_socket("--mount")?;
+    }
     let request = ForkRequest {
         session: args.session,
         count: args.count,

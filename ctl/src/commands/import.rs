@@ -29,6 +29,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
+    context.require_socket("import")?;
     let request = ImportRequest { path: host::absolute(&args.path)?, name: args.name.unwrap_or_default() };
     let mut events = context.connect().await?.import(request).await?.into_inner();
     let mut progress = Progress::start("scanning");

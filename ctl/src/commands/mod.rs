@@ -19,6 +19,7 @@ pub(crate) mod publish;
 pub(crate) mod seal;
 pub(crate) mod show;
 pub(crate) mod stats;
+pub(crate) mod token;
 pub(crate) mod unmount;
 
 use crate::cli::Command;
@@ -55,5 +56,6 @@ async fn dispatch(command: Command, context: &mut Context) -> Result<(), Failure
         Command::Fsck(args) => fsck::run(args, context).await,
         Command::Stats(args) => stats::run(args, context).await,
         Command::Doctor(args) => doctor::run(args, context).await,
+        Command::Token(args) => token::run(args, context).await,
     }
 }

@@ -87,6 +87,7 @@ impl From<Transport> for v1::Transport {
 }
 
 pub(crate) async fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
+    context.require_socket("mount")?;
     let request = MountRequest {
         session: args.session,
         dir: host::absolute(&args.dir)?,

@@ -22,6 +22,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
+    context.require_socket("unmount")?;
     let target = match host::is_directory(&args.target) {
         true => Target::Dir(host::absolute(&args.target)?),
         false => Target::Session(args.target.to_string_lossy().into_owned()),
