@@ -254,6 +254,13 @@ fn requests() -> Vec<Vec<u8>> {
         (16, FetchRequest { id: text("s"), paths: vec![b"sub".to_vec()] }.encode_to_vec()),
         (18, AdvanceRequest { dir: nowhere() }.encode_to_vec()),
         (17, HandoffRequest { session: text("s"), force: false }.encode_to_vec()),
+        (
+            19,
+            CreateTokenRequest { rights: vec![1, 3], sessions: vec![text("s")], lifetime_ms: 60_000 }
+                .encode_to_vec(),
+        ),
+        (20, RevokeTokenRequest { id: text("tok_0123456789abcdef") }.encode_to_vec()),
+        (21, Vec::new()),
     ];
     let framed = all.map(|(method, message)| [&[method, message.len() as u8, 0][..], &message].concat());
     let everything = framed.concat();
