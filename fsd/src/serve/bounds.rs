@@ -17,6 +17,9 @@ pub(super) const HEADER_BYTES_MAX: u32 = 16 << 10;
 pub(super) const CONNECTIONS_MAX: usize = 256;
 /// Requests under way on one connection. HTTP/2 tells the client, which keeps further ones back.
 pub(super) const CONNECTION_REQUESTS_MAX: u32 = 256;
+/// How old a connection over the network gets. It ends when what is under way has ended, so that nobody keeps one on a token of long ago; whoever has a
+/// good one connects anew, which clients do by themselves.
+pub(super) const CONNECTION_AGE_MAX: Duration = Duration::from_secs(60 * 60);
 /// How often a connection is asked whether somebody is still there, and how long an answer may take.
 pub(super) const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(20));
 /// Threads that work on requests. More of them wait.

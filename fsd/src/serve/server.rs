@@ -25,7 +25,8 @@ use tonic_health::pb::health_server::{Health, HealthServer};
 use super::{
     Service,
     bounds::{
-        CONNECTION_REQUESTS_MAX, CONNECTIONS_MAX, HEADER_BYTES_MAX, KEEPALIVE, MESSAGE_BYTES_MAX, THREADS_MAX,
+        CONNECTION_AGE_MAX, CONNECTION_REQUESTS_MAX, CONNECTIONS_MAX, HEADER_BYTES_MAX, KEEPALIVE,
+        MESSAGE_BYTES_MAX, THREADS_MAX,
     },
     connections::counted,
     gate::Gate,
@@ -66,7 +67,8 @@ impl Server {
         if let Some(TlsListener { listener, config }) = port {
             let strangers = TcpListenerStream::new(tokio::net::TcpListener::from_std(listener)?)
                 .map(|stream| stream.map(Stranger::new));
-            let port = builder().tls_config(config).map_err(io::Error::other)?.layer(Gate(service.0.clone()));
+            let port = builder().max_connection_age(CONNECTION_AGE_MAX).tls_config(config);
+            let port = port.map_err(io::Error::other)?.layer(Gate(service.0.clone()));
             // Reflection is for who is here: what there is stands in the .proto files.
             let port = with_services(port, &service, health_service.clone());
             let incoming = counted(strangers, CONNECTIONS_MAX);
