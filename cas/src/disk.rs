@@ -91,6 +91,33 @@ pub trait DiskFile: Send + Sync + fmt::Debug {
     fn punch(&self, offset: u64, len: u64) -> io::Result<()>;
 }
 
+/// Puts a file in the place of the one at `path`, in the directory `dir`, whole or not at all. Durable when it returns. `new`, in the same directory, is
+/// what it is called meanwhile: one at a time, whose caller makes sure of it.
+pub fn put_whole(disk: &dyn Disk, dir: &str, new: &str, path: &str, bytes: &[u8]) -> io::Result<()> {
+    // Left by one that did not come to its end.
+    match disk.remove(new) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    let file = disk.open(new, Open::Create)?;
+    file.write_at(bytes, 0)?;
+    file.sync()?;
+    disk.rename(new, path)?;
+    disk.sync_dir(dir)
+}
+
+/// The bytes of a small file, of a larger one the first `bytes_max`. `None` if it is not there.
+pub fn read_whole(disk: &dyn Disk, path: &str, bytes_max: u64) -> io::Result<Option<Vec<u8>>> {
+    let file = match disk.open(path, Open::Read) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        file => file?,
+    };
+    let mut bytes = vec![0; file.len()?.min(bytes_max) as usize];
+    let read = file.read_at(&mut bytes, 0)?;
+    bytes.truncate(read);
+    Ok(Some(bytes))
+}
+
 /// [`DiskFile::read_parts_at`], by a call for each part.
 pub(crate) fn read_each_at<F: DiskFile + ?Sized>(
     file: &F,

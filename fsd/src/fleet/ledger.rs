@@ -5,14 +5,13 @@
 
 use std::{fmt, sync::Arc};
 
-use cas::disk::{Disk, Open};
+use cas::disk::{Disk, put_whole, read_whole};
 use parking_lot::Mutex;
-use xxhash_rust::xxh3::xxh3_64;
 
 use super::heads::{Head, HostId};
 use crate::session::{
     Error, Result, SessionId,
-    codec::{Put, Take},
+    codec::{Put, Take, opened, sealed},
 };
 
 const DIR: &str = "fleet";
@@ -20,7 +19,6 @@ const HOST: &str = "fleet/host";
 const NEW: &str = "fleet/new";
 const MAGIC: u32 = u32::from_le_bytes(*b"AFfl");
 const VERSION: u8 = 1;
-const SUM: usize = 8;
 /// More than two records take.
 const FILE_BYTES_MAX: u64 = 4096;
 
@@ -118,17 +116,6 @@ impl Entry {
     }
 }
 
-fn sealed(mut body: Vec<u8>) -> Vec<u8> {
-    let sum = xxh3_64(&body);
-    body.extend(sum.to_le_bytes());
-    body
-}
-
-fn opened(bytes: &[u8]) -> Option<&[u8]> {
-    let (body, sum) = bytes.split_last_chunk::<SUM>()?;
-    (xxh3_64(body) == u64::from_le_bytes(*sum)).then_some(body)
-}
-
 /// The files.
 #[derive(Debug)]
 pub struct Ledger {
@@ -199,31 +186,12 @@ impl Ledger {
     }
 
     fn read(&self, path: &str) -> Result<Option<Vec<u8>>> {
-        let read = || {
-            let file = self.disk.open(path, Open::Read)?;
-            let mut bytes = vec![0; file.len()?.min(FILE_BYTES_MAX) as usize];
-            let read = file.read_at(&mut bytes, 0)?;
-            bytes.truncate(read);
-            Ok(bytes)
-        };
-        match read() {
-            Err(error) if std::io::Error::kind(&error) == std::io::ErrorKind::NotFound => Ok(None),
-            read => read.map(Some).map_err(Error::io(self.disk.display(path))),
-        }
+        read_whole(&*self.disk, path, FILE_BYTES_MAX).map_err(Error::io(self.disk.display(path)))
     }
 
     fn write(&self, path: &str, bytes: &[u8]) -> Result<()> {
         let _one = self.writing.lock();
-        // Left by one that did not come to its end.
-        let _ = self.disk.remove(NEW);
-        let write = || {
-            let file = self.disk.open(NEW, Open::Create)?;
-            file.write_at(bytes, 0)?;
-            file.sync()?;
-            self.disk.rename(NEW, path)?;
-            self.disk.sync_dir(DIR)
-        };
-        write().map_err(Error::io(self.disk.display(path)))
+        put_whole(&*self.disk, DIR, NEW, path, bytes).map_err(Error::io(self.disk.display(path)))
     }
 
     fn damaged(&self, path: &str) -> Error {

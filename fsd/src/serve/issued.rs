@@ -6,21 +6,19 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    io,
     sync::Arc,
 };
 
 use cas::{
     base32,
-    disk::{Disk, Open},
+    disk::{Disk, put_whole, read_whole},
 };
 use parking_lot::{Mutex, RwLock};
 use token::{Right, RootKey, SessionRef, Token, TokenError};
-use xxhash_rust::xxh3::xxh3_64;
 
 use crate::session::{
     Error, Result, SessionId,
-    codec::{Put, Take},
+    codec::{Put, Take, opened, sealed},
 };
 
 const DIR: &str = "tokens";
@@ -29,7 +27,6 @@ const LIST: &str = "tokens/list";
 const NEW: &str = "tokens/new";
 const MAGIC: u32 = u32::from_le_bytes(*b"AFtk");
 const VERSION: u8 = 1;
-const SUM: usize = 8;
 /// What every ID of a token begins with.
 const PREFIX: &str = "tok_";
 /// Tokens that have not expired.
@@ -97,7 +94,7 @@ impl Tokens {
             Some(key) => Arc::clone(key),
             None => {
                 let key = Arc::new(RootKey::generate());
-                self.write(KEY, sealed(key.to_bytes()))?;
+                self.write(KEY, &sealed(key.to_bytes()))?;
                 known.key = Some(Arc::clone(&key));
                 key
             }
@@ -179,17 +176,7 @@ impl Tokens {
     }
 
     fn read(&self, path: &str) -> Result<Option<Vec<u8>>> {
-        let read = || {
-            let file = self.disk.open(path, Open::Read)?;
-            let mut bytes = vec![0; file.len()?.min(FILE_BYTES_MAX) as usize];
-            let read = file.read_at(&mut bytes, 0)?;
-            bytes.truncate(read);
-            Ok(bytes)
-        };
-        match read() {
-            Err(error) if io::Error::kind(&error) == io::ErrorKind::NotFound => Ok(None),
-            read => read.map(Some).map_err(Error::io(self.disk.display(path))),
-        }
+        read_whole(&*self.disk, path, FILE_BYTES_MAX).map_err(Error::io(self.disk.display(path)))
     }
 
     fn make_dir(&self) -> Result<()> {
@@ -199,22 +186,13 @@ impl Tokens {
 
     /// For who holds `writing`.
     fn save(&self, known: Known) -> Result<()> {
-        self.write(LIST, encode(&known.list))?;
+        self.write(LIST, &encode(&known.list))?;
         *self.known.write() = Some(Arc::new(known));
         Ok(())
     }
 
-    fn write(&self, path: &str, bytes: Vec<u8>) -> Result<()> {
-        // Left by one that did not come to its end.
-        let _ = self.disk.remove(NEW);
-        let write = || {
-            let file = self.disk.open(NEW, Open::Create)?;
-            file.write_at(&bytes, 0)?;
-            file.sync()?;
-            self.disk.rename(NEW, path)?;
-            self.disk.sync_dir(DIR)
-        };
-        write().map_err(Error::io(self.disk.display(path)))
+    fn write(&self, path: &str, bytes: &[u8]) -> Result<()> {
+        put_whole(&*self.disk, DIR, NEW, path, bytes).map_err(Error::io(self.disk.display(path)))
     }
 
     fn damaged(&self, path: &str) -> Error {
@@ -282,17 +260,6 @@ fn decode(bytes: &[u8]) -> Option<BTreeMap<Id, Entry>> {
         list.insert(id, Entry { rights, sessions, created_secs, expires_secs, is_revoked });
     }
     from.is_empty().then_some(list)
-}
-
-fn sealed(mut body: Vec<u8>) -> Vec<u8> {
-    let sum = xxh3_64(&body);
-    body.extend(sum.to_le_bytes());
-    body
-}
-
-fn opened(bytes: &[u8]) -> Option<&[u8]> {
-    let (body, sum) = bytes.split_last_chunk::<SUM>()?;
-    (xxh3_64(body) == u64::from_le_bytes(*sum)).then_some(body)
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Little-endian fields in and out of a byte string. Every read is checked; what is malformed is `None`.
 
 use cas::{Digest, Time};
+use xxhash_rust::xxh3::xxh3_64;
 
 /// Appends fields.
 pub(crate) trait Put {
@@ -71,4 +72,19 @@ impl<'a> Take<'a> {
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
+}
+
+const SUM: usize = 8;
+
+/// With a checksum (XXH3-64) behind it.
+pub(crate) fn sealed(mut body: Vec<u8>) -> Vec<u8> {
+    let sum = xxh3_64(&body);
+    body.extend(sum.to_le_bytes());
+    body
+}
+
+/// What is in front of the checksum, if that is right.
+pub(crate) fn opened(bytes: &[u8]) -> Option<&[u8]> {
+    let (body, sum) = bytes.split_last_chunk::<SUM>()?;
+    (xxh3_64(body) == u64::from_le_bytes(*sum)).then_some(body)
 }

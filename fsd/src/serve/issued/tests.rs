@@ -104,6 +104,6 @@ fn damage_is_told() {
     }
     let disk = SimDisk::new(1);
     tokens(&disk).create([1; 10], entry(), 10).unwrap();
-    disk.open(LIST, Open::Write).unwrap().write_at(b"?", 0).unwrap();
+    disk.open(LIST, cas::disk::Open::Write).unwrap().write_at(b"?", 0).unwrap();
     assert!(matches!(tokens(&disk).verify("x", 10), Err(Error::Damaged { .. })));
 }
