@@ -89,6 +89,21 @@ pub enum Error {
         #[source]
         source: Box<redb::Error>,
     },
+    /// It is not certain what is needed, so nothing was removed.
+    #[error(
+        "nothing was removed from the remote store, because it is not certain what is needed: {object}: {reason}"
+    )]
+    Doubt {
+        /// Its address.
+        object: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// What was to be published was condemned each time.
+    #[error(
+        "gc of the remote store condemns what {0} is built on as fast as it is published; try again later"
+    )]
+    Condemned(SnapshotId),
     /// No snapshot has this ID.
     #[error("no snapshot {0} in this store")]
     UnknownSnapshot(SnapshotId),

@@ -95,6 +95,26 @@ impl Store {
     ) -> Result<GcReport> {
         // While nobody has to wait for it.
         self.know_elsewhere();
+        if dry_run {
+            return self.collect(roots, dry_run, progress);
+        }
+        let census = self.begin_census();
+        let report = self.collect(roots, dry_run, progress)?;
+        if !report.refused && report.problems.is_empty() {
+            // Nobody misses it if it fails: the remote store keeps more than it must.
+            if let Err(error) = self.end_census(census) {
+                tracing::warn!(%error, "what this host needs of the remote store cannot be told apart");
+            }
+        }
+        Ok(report)
+    }
+
+    fn collect(
+        &self,
+        roots: impl FnOnce() -> Result<Roots>,
+        dry_run: bool,
+        progress: &mut dyn FnMut(GcProgress),
+    ) -> Result<GcReport> {
         let _closed = self.gate().close();
         let no_damage = |_| None;
         let mut reach = Reach::new(self, &no_damage);

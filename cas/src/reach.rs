@@ -94,7 +94,9 @@ impl<'a> Reach<'a> {
 
     /// Walks a snapshot whose root is called `path`.
     pub(crate) fn snapshot_of(&mut self, id: SnapshotId, path: &str) -> Result<()> {
-        let Some(snapshot) = self.node(id.0, path, |store| store.snapshot(id))? else { return Ok(()) };
+        let Some(snapshot) = self.node(ObjectKind::Snapshot, id.0, path, |store| store.snapshot(id))? else {
+            return Ok(());
+        };
         if let Some(xattrs) = snapshot.xattrs {
             self.xattrs(xattrs, path)?;
         }
@@ -146,7 +148,10 @@ impl<'a> Reach<'a> {
                 continue;
             }
             match Dir::open(self.store, *digest) {
-                Ok(dir) => self.seen.extend((0..dir.page_count()).map(|page| (dir.page_digest(page), true))),
+                Ok(dir) => {
+                    self.store.note_far(ObjectKind::Dir, *digest)?;
+                    self.seen.extend((0..dir.page_count()).map(|page| (dir.page_digest(page), true)));
+                }
                 // Whoever remembers it is told so when he asks.
                 Err(
                     Error::Corrupt { .. }
@@ -164,7 +169,7 @@ impl<'a> Reach<'a> {
     /// Walks a set of extended attributes. True if it is there.
     pub(crate) fn xattrs(&mut self, digest: Digest, path: &str) -> Result<bool> {
         Ok(self.seen.get(&digest) == Some(&true)
-            || self.node(digest, path, |store| store.xattrs(digest))?.is_some()
+            || self.node(ObjectKind::Xattrs, digest, path, |store| store.xattrs(digest))?.is_some()
             || self.seen.get(&digest) == Some(&true))
     }
 
@@ -179,7 +184,7 @@ impl<'a> Reach<'a> {
             let extents = list.extents_from(0).collect::<Result<Vec<_>>>()?;
             Ok((list.size(), extents))
         };
-        let Some((list_size, extents)) = self.node(digest, path, read)? else {
+        let Some((list_size, extents)) = self.node(ObjectKind::List, digest, path, read)? else {
             return Ok(self.seen.get(&digest) == Some(&true));
         };
         let mut sound = true;
@@ -225,10 +230,13 @@ impl<'a> Reach<'a> {
         if walked == Some(true) || (walked.is_some() && self.has_told_enough()) {
             return Ok(None);
         }
-        let Some(dir) = self.node(digest, path, |store| Dir::open(store, digest))? else { return Ok(None) };
+        let open = |store: &Store| Dir::open(store, digest);
+        let Some(dir) = self.node(ObjectKind::Dir, digest, path, open)? else { return Ok(None) };
         if dir.page_count() > 1 {
-            let pages = (0..dir.page_count()).map(|page| (dir.page_digest(page), true));
-            self.seen.extend(pages);
+            for page in (0..dir.page_count()).map(|page| dir.page_digest(page)) {
+                self.store.note_far(ObjectKind::DirPage, page)?;
+                self.seen.insert(page, true);
+            }
         }
         Ok(Some(Frame { dir, next: 0, sound: true, path_len }))
     }
@@ -273,6 +281,7 @@ impl<'a> Reach<'a> {
     /// Reads an object that refers to others; None if it cannot be.
     fn node<T>(
         &mut self,
+        kind: ObjectKind,
         digest: Digest,
         path: &str,
         read: impl FnOnce(&Store) -> Result<T>,
@@ -284,6 +293,7 @@ impl<'a> Reach<'a> {
         }
         match read(self.store) {
             Ok(value) => {
+                self.store.note_far(kind, digest)?;
                 self.seen.insert(digest, true);
                 Ok(Some(value))
             }

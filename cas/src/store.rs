@@ -12,6 +12,7 @@ use std::{
         Arc, OnceLock,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
+    time::Duration,
 };
 
 use far::Far;
@@ -85,6 +86,9 @@ pub struct Options {
     pub batch_bytes: usize,
     /// Directories, lists and attribute sets that are kept in memory.
     pub object_cache_bytes: usize,
+    /// What gc finds that nothing here stands on stays in this host's lease of the remote store for so long after somebody asked for it: he may be about
+    /// to.
+    pub unused: Duration,
 }
 
 impl Default for Options {
@@ -94,6 +98,7 @@ impl Default for Options {
             batch_bytes: 2 << 20,
             // The directories of 100,000 files: a source tree that is in use stays, a larger one is read again.
             object_cache_bytes: 16 << 20,
+            unused: Duration::from_secs(3600),
         }
     }
 }

@@ -175,6 +175,67 @@ fn fetch_names_paths_and_says_what_came() {
 }
 
 #[test]
+fn pin_and_unpin_print_the_snapshot() {
+    let daemon = Daemon::start();
+    assert_eq!(daemon.says(&["pin", "work"]), format!("{SNAPSHOT}\n"));
+    assert_eq!(daemon.asked(), "PinRequest { id: \"work\" }");
+    assert_eq!(daemon.document(&["pin", "work"]), json!({ "snapshot": SNAPSHOT }));
+    fails(&daemon.ctl(&["pin", "unpublished"]), 1, "publish` first");
+    assert_eq!(daemon.says(&["unpin", "work"]), format!("{SNAPSHOT}\n"));
+    assert_eq!(daemon.document(&["unpin", "work"]), json!({ "snapshot": SNAPSHOT }));
+    fails(&daemon.ctl(&["unpin", "loose"]), 1, "not pinned");
+}
+
+#[test]
+fn gc_of_the_remote_store_says_what_becomes_of_everything() {
+    let daemon = Daemon::start();
+    let text = daemon.says(&["gc", "--remote"]);
+    let asked = "GcRemoteRequest { dry_run: false, delay_ms: None, hosts_gone_after_ms: None }";
+    assert_eq!(daemon.asked(), asked);
+    let lines: Vec<Vec<_>> = text.lines().map(|line| line.split("  ").map(str::trim).collect()).collect();
+    let value = |label: &str| {
+        let line = lines.iter().find(|line| line[0] == label);
+        line.unwrap_or_else(|| panic!("no {label} in {text}")).last().unwrap().to_string()
+    };
+    assert_eq!(value("needed"), "40 objects, 4.0 KiB");
+    assert_eq!(value("too young"), "1 objects, 10 B");
+    assert_eq!(value("condemned now"), "2 objects, 20 B");
+    assert_eq!(value("condemned, waiting"), "3 objects, 30 B");
+    assert_eq!(value("removed"), "4 objects, 2.0 KiB");
+    assert_eq!(value("host that is gone"), "host_0123456789abcdefghjkmnpqrs");
+    assert_eq!(value("missing"), SNAPSHOT);
+    assert!(daemon.says(&["gc", "--remote", "--dry-run"]).contains("would be removed"));
+
+    let args = ["gc", "--remote", "--dry-run", "--delay", "0s", "--hosts-gone-after", "40d 12h"];
+    assert_eq!(
+        daemon.document(&args),
+        json!({
+            "dry_run": true, "delay_ms": 0, "hosts_gone_after_ms": 3_499_200_000_u64,
+            "needed": {"objects": 40, "bytes": 4096}, "young": {"objects": 1, "bytes": 10},
+            "condemned": {"objects": 2, "bytes": 20}, "waiting": {"objects": 3, "bytes": 30},
+            "removed": {"objects": 4, "bytes": 2048}, "gone_hosts": ["host_0123456789abcdefghjkmnpqrs"],
+            "missing": [SNAPSHOT], "elapsed_us": 7,
+        })
+    );
+    fails(&daemon.ctl(&["gc", "--remote", "--delay", "1ms"]), 1, "start aetherfsd with --remote");
+    fails(&daemon.ctl(&["gc", "--remote", "--delay", "soon"]), 2, "--delay");
+    fails(&daemon.ctl(&["gc", "--delay", "1d"]), 2, "--remote");
+}
+
+#[test]
+fn gc_says_why_something_stays() {
+    let daemon = Daemon::start();
+    assert_eq!(daemon.says(&["gc", "--why", "work"]), "layers/abc: needed\n  by somebody: pinned\n");
+    assert_eq!(daemon.asked(), "GcWhyRequest { id: \"work\" }");
+    assert_eq!(
+        daemon.document(&["gc", "--why", "work"]),
+        json!({ "id": "work", "why": ["layers/abc: needed", "  by somebody: pinned"] })
+    );
+    fails(&daemon.ctl(&["gc", "--why", "nothing"]), 1, "nothing");
+    fails(&daemon.ctl(&["gc", "--why", "work", "--dry-run"]), 2, "--dry-run");
+}
+
+#[test]
 fn diff_has_lines_fields_histogram_patch_and_json() {
     let daemon = Daemon::start();
     assert_eq!(daemon.says(&["diff", "work"]), "M\tchanged\nD\tgone\nA\t\"new \\377\"\nR\tfrom\tto here\n");

@@ -9,18 +9,23 @@ use std::{
     time::Duration,
 };
 
-use cas::{Store, disk::Disk, remote::Remote, sys::SysDisk};
+use cas::{
+    Store,
+    disk::Disk,
+    remote::{Remote, lease::Naming, name::RemoteName},
+    sys::SysDisk,
+};
 
 use crate::{
     config::{Config, HeadsPlace, StartMount},
     fleet::{
         Fleet, ObjectRemote, OpenError,
-        heads::{HeadStore, LocalHeads, Nonce, ObjectHeads, PostgresHeads},
+        heads::{HeadStore, HostId, LocalHeads, Nonce, ObjectHeads, PostgresHeads},
     },
     fuse::{MountError, MountOptions, Mounts, Readers},
     host::{SystemClock, SystemEntropy, boot, raise_open_files},
     serve::{ListenError, Server, Service, SocketError, TlsListener, listen},
-    session::{self, Engine, Limits, Parts},
+    session::{self, Engine, Entropy, Limits, Parts},
     state_dir::{StateDir, StateError},
 };
 
@@ -185,7 +190,9 @@ pub(crate) fn open_engine(
     let mut shared = None;
     if let Some(address) = &config.remote {
         let remote = Arc::new(ObjectRemote::open(address, std::env::vars_os())?);
-        store.attach(Arc::clone(&remote) as Arc<dyn Remote>, config.cache_bytes)?;
+        let host = Fleet::host_of(&disk, || HostId(SystemEntropy.remote_name().0))?;
+        let naming = Naming { host: RemoteName(host.0), fresh: Box::new(|| SystemEntropy.remote_name()) };
+        store.attach(Arc::clone(&remote) as Arc<dyn Remote>, naming, config.cache_bytes)?;
         shared = Some(remote);
     } else if needs_remote(state.path()) {
         tracing::warn!(
@@ -233,6 +240,7 @@ fn travel(fleet: &Arc<Fleet>, publish_every: Option<Duration>) -> io::Result<()>
     // Apart: sending takes as long as it takes, and signs of life wait for nothing.
     repeat("beat", fleet.pause(), fleet, Fleet::beat)?;
     repeat("fleet", fleet.pause(), fleet, Fleet::tick)?;
+    repeat("lease", fleet.pause(), fleet, Fleet::renew)?;
     publish_every.map_or(Ok(()), |pause| repeat("publish", pause, fleet, Fleet::publish_all))
 }
 

@@ -8,8 +8,19 @@ mod daemon;
 
 use std::{fs, os::unix::fs::symlink, path::Path};
 
+use cas::{
+    Digest, SnapshotId,
+    remote::{
+        Remote,
+        name::{LEASES, PACKS, RemoteName, pins},
+        sim::SimRemote,
+    },
+};
 use daemon::Daemon;
-use fsd::session::{Name, New};
+use fsd::{
+    fleet::heads::HostId,
+    session::{Name, New},
+};
 use proto::v1::{self, *};
 use tonic::Code;
 
@@ -147,17 +158,108 @@ fn changes_are_seen_in_a_diff_and_sealed() {
     assert_eq!(daemon.cat(&replay.id, b"moved/data", 0, 1).unwrap(), [7]);
 }
 
+#[track_caller]
+fn refused<T: std::fmt::Debug>(result: Result<T, tonic::Status>, code: Code, word: &str) {
+    let status = result.unwrap_err();
+    assert_eq!(status.code(), code, "{status:?}");
+    assert!(status.message().contains(word), "{status:?} lacks {word}");
+}
+
+const DAY_SECS: i64 = 24 * 3600;
+
+#[test]
+fn what_nobody_needs_in_the_remote_store_is_condemned_and_then_removed() {
+    let (remote, tree) = (SimRemote::default(), tree());
+    let daemon = Daemon::start_sharing(&remote);
+    import(&daemon, tree.path(), "base");
+    daemon.publish("base").unwrap();
+    let dry = GcRemoteRequest { dry_run: true, ..Default::default() };
+    let (done, gone_hosts, missing) = daemon.gc_remote(dry).unwrap();
+    let needed = done.needed.unwrap();
+    assert!(done.dry_run && needed.objects >= 3 && needed.bytes > 0, "manifest, layer, pack: {done:?}");
+    assert_eq!((done.delay_ms, done.hosts_gone_after_ms), (86_400_000, 30 * 86_400_000));
+    assert!(gone_hosts.is_empty() && missing.is_empty());
+
+    // A pack that no layer names, what a host said long ago, and a pin of what never was.
+    let (pack, host) = (RemoteName([7; 16]), RemoteName([9; 16]));
+    remote.write(&pack.pack(), vec![1; 100]).unwrap();
+    remote.write(&format!("{LEASES}{host}/{pack}"), Vec::new()).unwrap();
+    let never = SnapshotId(Digest::of(b"never"));
+    remote.write(&format!("{}{pack}", pins(never)), Vec::new()).unwrap();
+    remote.pass(31 * DAY_SECS);
+
+    let garbage = Some(RemoteObjects { objects: 1, bytes: 100 });
+    assert!(daemon.gc_why(&pack.to_string()).unwrap().iter().any(|line| line.contains("not needed")));
+    let collect = || daemon.gc_remote(GcRemoteRequest::default()).unwrap();
+    let (done, gone_hosts, missing) = collect();
+    assert_eq!(
+        (done.condemned, done.waiting, done.needed),
+        (garbage, Some(RemoteObjects::default()), Some(needed))
+    );
+    assert!(gone_hosts.contains(&HostId(host.0).to_string()), "{gone_hosts:?}");
+    assert_eq!(missing, [never.to_string()]);
+    assert_eq!((collect().0.waiting, collect().0.removed), (garbage, Some(RemoteObjects::default())));
+    remote.pass(2 * DAY_SECS);
+    let (done, ..) = collect();
+    assert_eq!((done.removed, done.needed), (garbage, Some(needed)));
+    assert!(!remote.list(PACKS).unwrap().contains(&pack.pack()));
+    refused(daemon.gc_why(&pack.to_string()), Code::NotFound, &pack.to_string());
+
+    let soon = |ms| GcRemoteRequest { hosts_gone_after_ms: Some(ms), ..Default::default() };
+    refused(daemon.gc_remote(soon(86_399_999)), Code::InvalidArgument, "24 h");
+    assert!(daemon.gc_remote(soon(86_400_000)).is_ok());
+}
+
+#[test]
+fn what_is_pinned_is_named_by_snapshot_or_session_on_any_host() {
+    let (remote, tree) = (SimRemote::default(), tree());
+    let (here, there) = (Daemon::start_sharing(&remote), Daemon::start_sharing(&remote));
+    let base = import(&here, tree.path(), "base").snapshot;
+    let session = create(&here, "base", "work");
+    refused(here.pin("base"), Code::NotFound, "aetherctl publish");
+    refused(here.pin("work"), Code::FailedPrecondition, "publish");
+    refused(here.pin("nobody"), Code::NotFound, "nobody");
+    refused(there.pin(&session.id), Code::NotFound, &session.id);
+    refused(here.unpin("base"), Code::FailedPrecondition, "not pinned");
+
+    let pinned = || remote.list(&pins(base.parse().unwrap())).unwrap().len();
+    here.publish("base").unwrap();
+    assert_eq!(pinned(), 1, "a snapshot that is published stays");
+    assert!(there.gc_why(&base).unwrap().iter().any(|line| line.contains("pinned")));
+    assert_eq!(there.unpin(&base).unwrap(), base, "by another host, too");
+    assert_eq!(pinned(), 0);
+    refused(here.unpin("base"), Code::FailedPrecondition, "not pinned");
+
+    here.publish("work").unwrap();
+    assert_eq!(pinned(), 0, "of a session its head keeps what is published");
+    assert!(here.gc_why("work").unwrap().iter().any(|line| line.contains(&base)));
+    assert_eq!(here.pin("work").unwrap(), base);
+    assert_eq!(there.pin(&session.id).unwrap(), base);
+    assert_eq!(pinned(), 2, "whoever wants it");
+    assert_eq!(here.unpin(&session.id).unwrap(), base);
+    assert_eq!(pinned(), 0);
+    refused(here.gc_why("nothing"), Code::NotFound, "nothing");
+}
+
+#[test]
+fn without_a_remote_store_nothing_is_kept_or_collected_there() {
+    let (daemon, tree) = (Daemon::start(), tree());
+    import(&daemon, tree.path(), "base");
+    let no_remote = |result| refused(result, Code::FailedPrecondition, "start aetherfsd with --remote");
+    no_remote(daemon.pin("base").map(drop));
+    no_remote(daemon.unpin("base").map(drop));
+    no_remote(daemon.gc_why("base").map(drop));
+    no_remote(daemon.gc_remote(GcRemoteRequest::default()).map(drop));
+    let soon = GcRemoteRequest { hosts_gone_after_ms: Some(0), ..Default::default() };
+    refused(daemon.gc_remote(soon), Code::InvalidArgument, "--hosts-gone-after");
+}
+
 #[test]
 fn errors_have_their_codes_and_name_the_thing() {
     let (daemon, tree) = (Daemon::start(), tree());
     let snapshot = import(&daemon, tree.path(), "base").snapshot;
     create(&daemon, "base", "work");
     let dir = tree.path().to_str().unwrap();
-    let refused = |result: Result<(), tonic::Status>, code: Code, word: &str| {
-        let status = result.unwrap_err();
-        assert_eq!(status.code(), code, "{status:?}");
-        assert!(status.message().contains(word), "{status:?} lacks {word}");
-    };
     let cat = |id: &str, path: &[u8]| daemon.cat(id, path, 0, 0).map(drop);
     refused(cat("ses_0000000000000000", b"a"), Code::NotFound, "ses_0000000000000000");
     refused(cat("ses_!!", b"a"), Code::InvalidArgument, "ses_!!");

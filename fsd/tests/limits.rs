@@ -52,6 +52,9 @@ fn texts_and_paths_are_bounded_before_anything_is_made_of_them() {
     refused(fork(&daemon, &long, 1, ""), invalid, "128 bytes");
     refused(daemon.show(&long), invalid, "128 bytes");
     refused(daemon.ls(&long, b""), invalid, "128 bytes");
+    refused(daemon.pin(&long), invalid, "128 bytes");
+    refused(daemon.unpin(&long), invalid, "128 bytes");
+    refused(daemon.gc_why(&long), invalid, "128 bytes");
     refused(daemon.diff(&long, "s", false), invalid, "128 bytes");
     refused(daemon.diff("s", &long, false), invalid, "128 bytes");
     refused(daemon.import(std::path::Path::new("/tmp"), &long), invalid, "128 bytes");

@@ -22,7 +22,7 @@ use std::{
 use cas::{Kind, remote::sim::SimRemote, sim::SimDisk};
 use common::{host::Opening, random, setting};
 use fsd::{
-    fleet::{Asked, Fleet, FleetError, Patience, heads::ObjectHeads},
+    fleet::{Asked, Collecting, Fleet, FleetError, Patience, heads::ObjectHeads},
     session::{Engine, Error, Name, New, ROOT, Session, SessionId},
 };
 
@@ -83,6 +83,7 @@ struct Tally {
     taken: u64,
     failed: u64,
     died: u64,
+    removed: u64,
 }
 
 fn name() -> Name {
@@ -238,6 +239,26 @@ impl World {
         }
     }
 
+    /// A host collects in the remote store, where nothing is too young for it.
+    fn collect(&mut self, host: usize) {
+        let asked = Collecting {
+            dry_run: false,
+            delay: Duration::ZERO,
+            lease: Duration::from_secs(1 << 40),
+            progress: &|_| {},
+            is_cancelled: &|| false,
+        };
+        let collected = self.hosts[host].fleet.gc(&asked);
+        self.say(|| format!("  collected: {collected:?}"));
+        match collected {
+            Ok(report) => self.tally.removed += report.removed.objects,
+            Err(FleetError::Engine(Error::Store(cas::Error::Doubt { object, reason }))) => {
+                panic!("seed {}: {object}: {reason}", self.seed)
+            }
+            Err(_) => self.tally.failed += 1,
+        }
+    }
+
     /// A host dies, and comes back.
     fn restart(&mut self, host: usize) {
         let power = self.below(2) == 0;
@@ -255,6 +276,7 @@ impl World {
     }
 
     fn step(&mut self) {
+        self.remote.pass(30);
         let secs = self.below(20);
         self.hosts[0].opening.clock.advance(secs * 1_000_000_000);
         let host = self.below(HOSTS as u64) as usize;
@@ -267,7 +289,7 @@ impl World {
         let nth = self.below(self.sessions.len() as u64) as usize;
         let id = self.sessions[nth];
         let session = self.hosts[host].engine.session_of(id);
-        let act = self.below(20);
+        let act = self.below(22);
         self.say(|| format!("host {host}, {id}, here: {}: {act}", session.is_some()));
         let (store_fails, disk_fails) = (self.below(4) == 0, self.below(8) == 0);
         if store_fails {
@@ -297,7 +319,9 @@ impl World {
                 self.discarded.insert(id);
                 drop(self.hosts[host].fleet.discard(&session));
             }
-            (18.., _) => self.restart(host),
+            (18..20, _) => self.restart(host),
+            (20, _) => self.collect(host),
+            (21, _) => self.hosts[host].fleet.renew(),
             _ => {}
         }
         if disk_fails {
@@ -386,8 +410,9 @@ fn nothing_published_is_lost_and_nobody_writes_twice() {
         all.taken += tally.taken;
         all.failed += tally.failed;
         all.died += tally.died;
+        all.removed += tally.removed;
     }
     println!("{all:?}");
-    let enough = [all.published, all.handed_off, all.opened, all.taken, all.failed, all.died];
+    let enough = [all.published, all.handed_off, all.opened, all.taken, all.failed, all.died, all.removed];
     assert!(enough.iter().all(|count| *count > 20), "too little happened: {all:?}");
 }

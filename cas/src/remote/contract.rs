@@ -24,6 +24,12 @@ pub fn check(remote: &dyn Remote) {
     remote.write("b/x", Vec::new()).unwrap();
     remote.write("a/b/z", b"z".to_vec()).unwrap();
     assert_eq!(remote.list("a/").unwrap(), ["a/b/z", "a/x", "a/y"]);
+    let dated = remote.dated("a/").unwrap();
+    let z = dated.iter().find(|dated| dated.name == "a/b/z").unwrap();
+    assert_eq!((dated.len(), z.bytes), (3, 1));
+    remote.write("a/b/z", b"zz".to_vec()).unwrap();
+    let again = remote.dated("a/b/").unwrap().remove(0);
+    assert!(again.written_secs >= z.written_secs && again.bytes == 2, "{again:?}, {z:?} before");
     assert!(remote.list("c/").unwrap().is_empty());
     assert_eq!(remote.first("a/").unwrap().as_deref(), Some("a/b/z"));
     assert_eq!(remote.first("c/").unwrap(), None);

@@ -4,33 +4,40 @@
 //! What is missing or damaged there is fetched again. All of it is of one remote store, which has an ID of its own: what is known of
 //! another one (a new address, a bucket that was emptied) is forgotten, and asked for again.
 //!
+//! What sessions and snapshots of this host stand on is in its [lease](super::lease), so that gc of the remote store keeps it. What was only published
+//! from here is not: whoever relies on it later asks anew.
+//!
 //! Nothing is locked while the remote store is asked, but what keeps others from asking for the same.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque},
     fmt, io,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::{Mutex, MutexGuard, RwLock};
 
 use super::{
     Failure, Remote, is_unreachable, is_useless,
     layer::{LAYER_BYTES_MAX, Layer, Place},
+    lease::{Held, Lease, Leased, Naming, Unfit, absent},
     manifest::{LayerEntry, MANIFEST_BYTES_MAX, Manifest},
     name::{self, RemoteName, STORE_ID},
     publish::Parent,
 };
 use crate::{
     Digest, Error, ObjectKind, Result, SnapshotId,
-    disk::{Disk, Open},
+    disk::{Disk, Open, put_whole},
     record::PackKind,
 };
 
 /// Where it is kept.
 const DIR: &str = "store/remote";
 const NEW: &str = "store/remote/new";
+/// What files of manifests end with that are in the lease, and of those that are not.
+const KEPT: &str = "manifest";
+const OWN: &str = "own";
 /// Bytes of layers in memory, but for the one that was read last: those of some ten million objects.
 const LAYERS_BYTES_MAX: usize = 256 << 20;
 /// Bytes of a layer that are asked for at a time.
@@ -43,17 +50,38 @@ const STORE_ID_BYTES: u64 = 26;
 const UNKNOWN: Duration = Duration::from_secs(60);
 /// For so long whoever asks for what could not be had is told so without asking again.
 const REFUSED: Duration = Duration::from_secs(2);
+/// What was published from here is remembered to be published on top of: so many, the newest.
+const OWN_MAX: usize = 64;
 
 /// All that is known.
 #[derive(Debug)]
 pub struct Atlas {
     disk: Arc<dyn Disk>,
     remote: Arc<dyn Remote>,
+    lease: Arc<Lease>,
     state: RwLock<State>,
     /// Held by who writes a file.
     writing: Mutex<()>,
+    /// Held by who changes which manifests are known: on the disk, here and in the lease.
+    learning: Mutex<()>,
+    /// Held by the gc that counts what is needed.
+    counting: Mutex<()>,
     /// Layers that somebody is bringing here.
     loading: Mutex<HashMap<RemoteName, Arc<Loading>>>,
+}
+
+/// A gc of this host is looking for what is needed. While it does, no other begins.
+#[derive(Debug)]
+pub(crate) struct Census<'a> {
+    atlas: &'a Atlas,
+    _alone: MutexGuard<'a, ()>,
+}
+
+impl Census<'_> {
+    /// See [`Atlas::end_census`].
+    pub(crate) fn end(self, unused: Duration) -> Result<()> {
+        self.atlas.end_census(unused)
+    }
 }
 
 /// Held by who brings a layer here. What became of it the last time, if nothing.
@@ -63,13 +91,50 @@ type Loading = Mutex<Option<(Instant, Arc<Error>)>>;
 struct State {
     /// What the remote store is called that all this is of, once it was asked.
     bound: Option<Vec<u8>>,
-    manifests: HashMap<SnapshotId, Arc<Manifest>>,
+    manifests: HashMap<SnapshotId, Known>,
+    /// Those that are in no lease, the oldest first.
+    own: VecDeque<SnapshotId>,
+    /// Layers that have something which is not here and is needed, as far as somebody has asked since this was last emptied.
+    needed: HashSet<RemoteName>,
+    /// Something is needed, is not in the store here, and no layer that is here has it.
+    is_missing: bool,
     layers: HashMap<RemoteName, Loaded>,
     /// Counts uses of layers.
     uses: u64,
     sent: BTreeMap<RemoteName, Arc<Layer>>,
     /// Snapshots whose manifests are not here and may be in the remote store.
     wanted: BTreeMap<SnapshotId, Wanted>,
+}
+
+#[derive(Clone, Debug)]
+struct Known {
+    manifest: Arc<Manifest>,
+    /// What it is called there.
+    name: RemoteName,
+    /// It is in the lease.
+    is_kept: bool,
+    /// Something that it names is condemned, so that nothing is published on top of it. It is there all the same.
+    is_avoided: bool,
+    /// Something that it names is not there.
+    is_gone: bool,
+    /// When somebody last asked for it.
+    used: Instant,
+}
+
+impl Known {
+    fn new(manifest: Arc<Manifest>, name: RemoteName, is_kept: bool) -> Known {
+        Known { manifest, name, is_kept, is_avoided: false, is_gone: false, used: now() }
+    }
+
+    /// All that has to be there for it to be of use, but for packs: those go after their layers.
+    fn objects(&self) -> BTreeSet<String> {
+        objects(self.name, &self.manifest)
+    }
+}
+
+fn objects(name: RemoteName, manifest: &Manifest) -> BTreeSet<String> {
+    let layers = manifest.layers.iter().map(|entry| entry.name.layer());
+    layers.chain([name::manifest(manifest.snapshot, name)]).collect()
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -112,26 +177,47 @@ fn now() -> Instant {
 }
 
 impl Atlas {
-    /// Reads what is known in the folder `store/remote` of a disk. `maybe` are snapshots that the remote store may have. Error: the disk's.
-    pub fn open(disk: Arc<dyn Disk>, remote: Arc<dyn Remote>, maybe: Vec<SnapshotId>) -> Result<Atlas> {
+    /// Reads what is known in the folder `store/remote` of a disk. `maybe` are snapshots that the remote store may have; `host` names this
+    /// host's lease. Error: the disk's.
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        remote: Arc<dyn Remote>,
+        host: Naming,
+        maybe: Vec<SnapshotId>,
+    ) -> Result<Atlas> {
         disk.create_dir(DIR).map_err(Error::io(disk.display(DIR)))?;
         let names = disk.list(DIR).map_err(Error::io(disk.display(DIR)))?;
         let atlas = Atlas {
             disk,
+            lease: Lease::new(Arc::clone(&remote), host),
             remote,
             state: RwLock::default(),
             writing: Mutex::new(()),
+            learning: Mutex::new(()),
+            counting: Mutex::new(()),
             loading: Mutex::default(),
         };
         let mut state = State::default();
         for file in &names {
-            let Some((stem, kind)) = file.split_once('.') else { continue };
+            let Some((stem, kind)) = file.rsplit_once('.') else { continue };
             match kind {
-                "manifest" if let Ok(id) = stem.parse::<SnapshotId>() => {
-                    let read = atlas.read_file(file, MANIFEST_BYTES_MAX);
+                KEPT | OWN if let Some((id, name)) = parse_manifest_file(stem) => {
+                    let (read, is_kept) = (atlas.read_file(file, MANIFEST_BYTES_MAX), kind == KEPT);
                     match read.and_then(|bytes| Manifest::decode(id, &bytes)) {
-                        Ok(manifest) => drop(state.manifests.insert(id, Arc::new(manifest))),
+                        // One that was not kept before may be here as well.
+                        Ok(_) if !is_kept && state.manifests.contains_key(&id) => {}
+                        Ok(manifest) => {
+                            state.own.retain(|own| *own != id);
+                            if is_kept {
+                                atlas.lease.keep(id);
+                            } else {
+                                state.own.push_back(id);
+                            }
+                            state.manifests.insert(id, Known::new(Arc::new(manifest), name, is_kept));
+                        }
+                        Err(_) if !is_kept => {}
                         Err(error) => {
+                            atlas.lease.keep(id);
                             tracing::warn!(file, %error, "a manifest is damaged here; it is fetched again");
                             state.wanted.insert(id, Wanted { was_there: true, unknown: None });
                         }
@@ -151,32 +237,252 @@ impl Atlas {
         Ok(atlas)
     }
 
-    /// The manifest of a published snapshot. Errors: `UnknownSnapshot`, `Malformed`, `Remote`.
-    pub fn manifest(&self, id: SnapshotId) -> Result<Arc<Manifest>> {
+    /// The manifest of a published snapshot, which from here on stays in the remote store as long as this host needs it. `is_root` says, when it is
+    /// asked, whether somebody's head names the snapshot: then it stays even if it was condemned once. Errors: `UnknownSnapshot`,
+    /// `Malformed`, `Remote`, and those of `is_root`.
+    pub fn manifest(&self, id: SnapshotId, is_root: &dyn Fn() -> Result<bool>) -> Result<Arc<Manifest>> {
         if !self.is_bound()? {
             return Err(Error::UnknownSnapshot(id));
         }
-        if let Some(known) = self.state.read().manifests.get(&id) {
-            return Ok(Arc::clone(known));
+        if let Some(known) = self.state.write().manifests.get_mut(&id)
+            && known.is_kept
+            && !known.is_gone
+        {
+            known.used = now();
+            return Ok(Arc::clone(&known.manifest));
         }
-        let bytes =
-            self.remote.read_whole(&name::manifest(id), MANIFEST_BYTES_MAX).map_err(
-                |failure| match failure {
-                    Failure::NotFound(_) => Error::UnknownSnapshot(id),
-                    failure => failure.into(),
-                },
-            )?;
-        self.learn(Manifest::decode(id, &bytes)?)
+        let found = self.look_up(id)?;
+        // First it is said, then looked whether it was in time.
+        let _held = self.hold(id);
+        self.lease.say()?;
+        let (is_only, mut condemned) = (found.len() == 1, None);
+        for (name, manifest) in found {
+            let unfit = Unfit::of(&*self.remote, &objects(name, &manifest))?;
+            if unfit.is_empty() {
+                return self.learn(name, manifest, true);
+            }
+            // What is needed again may have a mark, which nobody takes away.
+            if unfit.absent.is_empty() && absent(&*self.remote, &unfit.condemned)?.is_empty() {
+                condemned = Some((name, manifest));
+            }
+        }
+        // Whoever made it a root looked before he did, and it has been one since. Of several it may have been another.
+        if let Some((name, manifest)) = condemned
+            && is_only
+            && (!self.remote.list(&name::pins(id))?.is_empty() || is_root()?)
+        {
+            return self.learn(name, manifest, true);
+        }
+        Err(Error::UnknownSnapshot(id))
     }
 
-    /// Remembers a manifest that is in the remote store.
-    pub fn learn(&self, manifest: Manifest) -> Result<Arc<Manifest>> {
-        self.keep(&format!("{}.manifest", manifest.snapshot), &manifest.encode())?;
+    /// The manifests of a snapshot that can be read, the one that is known here first. Errors: `Malformed` if there are others, and `Remote`.
+    fn look_up(&self, id: SnapshotId) -> Result<Vec<(RemoteName, Manifest)>> {
+        let own = self.state.read().manifests.get(&id).filter(|known| !known.is_gone).cloned();
+        let own = own.map(|known| (known.name, Manifest::clone(&known.manifest)));
+        let (mut found, mut malformed) = (Vec::from_iter(own), None);
+        for path in self.remote.list(&name::manifests(id))? {
+            let Some((_, name)) = name::parse_manifest(&path) else { continue };
+            if found.iter().any(|(known, _)| *known == name) {
+                continue;
+            }
+            match self.remote.read_whole(&path, MANIFEST_BYTES_MAX) {
+                Ok(bytes) => match Manifest::decode(id, &bytes) {
+                    Ok(manifest) => found.push((name, manifest)),
+                    Err(error) => malformed = Some(error),
+                },
+                // Gone since it was listed.
+                Err(Failure::NotFound(_)) => {}
+                Err(failure) => return Err(failure.into()),
+            }
+        }
+        malformed.filter(|_| found.is_empty()).map_or(Ok(found), Err)
+    }
+
+    /// Remembers a manifest that is in the remote store. It is kept there if this host's lease says so.
+    fn learn(&self, name: RemoteName, manifest: Manifest, is_kept: bool) -> Result<Arc<Manifest>> {
+        let learning = self.learning.lock();
+        let id = manifest.snapshot;
+        let before = self.state.read().manifests.get(&id).cloned();
+        // What is kept stays so.
+        let is_kept = is_kept || before.as_ref().is_some_and(|before| before.is_kept);
+        let file = manifest_file(id, name, is_kept);
+        self.keep(&file, &manifest.encode())?;
+        let before = before.map(|before| manifest_file(id, before.name, before.is_kept));
+        if let Some(before) = before.filter(|before| *before != file) {
+            self.remove_file(&before)?;
+        }
         let manifest = Arc::new(manifest);
+        let known = Known::new(Arc::clone(&manifest), name, is_kept);
         let mut state = self.state.write();
-        state.wanted.remove(&manifest.snapshot);
-        state.manifests.insert(manifest.snapshot, Arc::clone(&manifest));
+        state.wanted.remove(&id);
+        state.own.retain(|own| *own != id);
+        if is_kept {
+            self.lease.keep(id);
+        } else {
+            state.own.push_back(id);
+        }
+        state.manifests.insert(id, known);
+        let oldest = state.own.front().copied().filter(|_| state.own.len() > OWN_MAX);
+        drop(state);
+        drop(learning);
+        oldest.map_or(Ok(()), |oldest| self.drop_manifest(oldest, |known| !known.is_kept))?;
         Ok(manifest)
+    }
+
+    /// Remembers what this host has published: it is there as long as somebody's head or lease names it.
+    pub(crate) fn published(&self, name: RemoteName, manifest: &Manifest) -> Result<()> {
+        self.learn(name, manifest.clone(), false).map(drop)
+    }
+
+    /// Forgets a manifest, if that is still right.
+    fn drop_manifest(&self, id: SnapshotId, is_right: impl FnOnce(&Known) -> bool) -> Result<()> {
+        let _learning = self.learning.lock();
+        let mut state = self.state.write();
+        let Some(known) = state.manifests.get(&id).filter(|known| is_right(known)) else { return Ok(()) };
+        let file = manifest_file(id, known.name, known.is_kept);
+        // From here on whoever asks for it has it be in the lease anew, and waits to learn it.
+        state.manifests.remove(&id);
+        state.own.retain(|own| *own != id);
+        drop(state);
+        // It must not come back with power loss: what it names may be gone by then.
+        self.remove_file(&file)?;
+        self.disk.sync_dir(DIR).map_err(Error::io(self.disk.display(DIR)))?;
+        self.lease.let_go(id);
+        Ok(())
+    }
+
+    /// Has this host's lease name a snapshot that is being published, and finds out whether all of it stays: its layers, the packs that those of them
+    /// name which were `made` for it, and the manifest if there is one. Gives what does not. Without a manifest nobody else can rely on any of it; who
+    /// writes one when nothing is missing spares those who find it a look at the packs.
+    pub(crate) fn claim(
+        &self,
+        manifest: &Manifest,
+        name: Option<RemoteName>,
+        made: &[(LayerEntry, Arc<Layer>)],
+    ) -> Result<(Held, BTreeSet<String>)> {
+        let layers = || manifest.layers.iter().map(|entry| entry.name);
+        let snapshot = Leased::Snapshot(manifest.snapshot);
+        let held = self.lease.hold(layers().map(Leased::Layer).chain([snapshot]).collect());
+        self.lease.say()?;
+        let mut objects: BTreeSet<String> = layers().map(RemoteName::layer).collect();
+        objects.extend(name.map(|name| name::manifest(manifest.snapshot, name)));
+        let packs = made.iter().flat_map(|(_, layer)| layer.packs());
+        objects.extend(packs.map(|pack| pack.name.pack()));
+        Ok((held, Unfit::of(&*self.remote, &objects)?.all()))
+    }
+
+    /// Has nobody take a manifest of which the layers cannot be read, once there is a better one of its snapshot.
+    pub(crate) fn condemn(&self, id: SnapshotId, manifests: &[RemoteName]) -> Result<()> {
+        for name in manifests {
+            self.remote.create(&name::mark(&name::manifest(id, *name)), Vec::new())?;
+        }
+        Ok(())
+    }
+
+    /// Nothing is built on these any more.
+    pub(crate) fn avoid(&self, unfit: &BTreeSet<String>) -> Result<()> {
+        let mut state = self.state.write();
+        let (mut gone, mut sent) = (Vec::new(), Vec::new());
+        for (id, known) in &mut state.manifests {
+            if known.objects().is_disjoint(unfit) {
+                continue;
+            }
+            known.is_avoided = true;
+            if !known.is_kept {
+                gone.push(*id);
+            }
+        }
+        sent.extend(state.sent.keys().filter(|name| unfit.contains(&name.pack())).copied());
+        drop(state);
+        gone.into_iter().try_for_each(|id| self.drop_manifest(id, |known| !known.is_kept))?;
+        self.settle_sent(&sent)
+    }
+
+    /// Says in the remote store what this host needs of it, as [gc](super::gc) wants to hear from time to time, and finds out whether all of that is
+    /// there. Gives the snapshots of which something is not.
+    pub(crate) fn renew(&self) -> Result<Vec<SnapshotId>> {
+        if !self.is_bound()? {
+            return Ok(Vec::new());
+        }
+        self.lease.renew()?;
+        let kept: Vec<_> =
+            self.state.read().manifests.values().filter(|known| known.is_kept).cloned().collect();
+        let objects: BTreeSet<String> = kept.iter().flat_map(Known::objects).collect();
+        if objects.is_empty() {
+            return Ok(Vec::new());
+        }
+        let absent = absent(&*self.remote, &objects)?;
+        let is_gone = |known: &&Known| !known.objects().is_disjoint(&absent);
+        let gone: Vec<_> = kept.iter().filter(is_gone).map(|known| known.manifest.snapshot).collect();
+        let mut state = self.state.write();
+        for id in &gone {
+            if let Some(known) = state.manifests.get_mut(id) {
+                known.is_gone = true;
+            }
+        }
+        Ok(gone)
+    }
+
+    /// Keeps a snapshot in this host's lease meanwhile.
+    pub(crate) fn hold(&self, id: SnapshotId) -> Held {
+        self.lease.hold(vec![Leased::Snapshot(id)])
+    }
+
+    /// From here on [`Atlas::has`] remembers what it found.
+    pub(crate) fn begin_census(&self) -> Census<'_> {
+        let alone = self.counting.lock();
+        let mut state = self.state.write();
+        state.needed.clear();
+        state.is_missing = false;
+        Census { atlas: self, _alone: alone }
+    }
+
+    /// Takes note that an object is needed, of which all that is here may go.
+    pub(crate) fn note(&self, kind: ObjectKind, digest: Digest) {
+        if !self.has(kind, digest) {
+            self.state.write().is_missing = true;
+        }
+    }
+
+    /// Lets go of the manifests of which nothing was found since [`Atlas::begin_census`], and nobody has asked for in so long; and keeps those that were not
+    /// kept and turn out to be needed. If it is not known where something is, it may be in any of them.
+    fn end_census(&self, unused: Duration) -> Result<()> {
+        let (mut needed, manifests) = {
+            let state = self.state.read();
+            if state.is_missing {
+                return Ok(());
+            }
+            let mut manifests: Vec<_> = state.manifests.values().cloned().collect();
+            manifests.sort_by_key(|known| (!known.is_kept, known.manifest.snapshot));
+            (state.needed.clone(), manifests)
+        };
+        let now = now();
+        for known in manifests {
+            let id = known.manifest.snapshot;
+            let layers = || known.manifest.layers.iter().map(|entry| entry.name);
+            if layers().any(|name| needed.contains(&name)) {
+                needed.retain(|needed| layers().all(|name| name != *needed));
+                if !known.is_kept {
+                    self.manifest(id, &|| Ok(false))?;
+                }
+            } else if known.is_kept {
+                // Somebody may have asked for it since.
+                self.drop_manifest(id, |known| now.saturating_duration_since(known.used) >= unused)?;
+            }
+        }
+        self.drop_layers()
+    }
+
+    /// Removes layers that no manifest names any more.
+    fn drop_layers(&self) -> Result<()> {
+        let state = self.state.read();
+        let entries = state.manifests.values().flat_map(|known| &known.manifest.layers);
+        let named: HashSet<_> = entries.map(layer_file).collect();
+        drop(state);
+        let names = self.disk.list(DIR).map_err(Error::io(self.disk.display(DIR)))?;
+        let is_dropped = |name: &&String| name.ends_with(".layer") && !named.contains(*name);
+        names.iter().filter(is_dropped).try_for_each(|name| self.remove_file(name))
     }
 
     /// A layer, of which a manifest says this. Errors: `Malformed`, `Remote`.
@@ -240,8 +546,7 @@ impl Atlas {
             return Ok(Some(found));
         }
         let mut first_error = None;
-        let manifests: Vec<_> = self.state.read().manifests.values().cloned().collect();
-        for manifest in manifests {
+        for manifest in self.manifests() {
             if let Some(found) = self.in_manifest(&manifest, kind, digest, &mut searched, &mut first_error) {
                 return Ok(Some(found));
             }
@@ -272,18 +577,31 @@ impl Atlas {
     /// Whether an object is in a layer that is here. Asks nobody: see [`Atlas::bring_all`].
     pub(crate) fn has(&self, kind: ObjectKind, digest: Digest) -> bool {
         let mut searched = HashSet::new();
-        if self.in_memory(kind, digest, &mut searched).is_some() {
-            return true;
-        }
-        let manifests: Vec<_> = self.state.read().manifests.values().cloned().collect();
-        let entries = manifests.iter().flat_map(|manifest| &manifest.layers);
-        entries.filter(|entry| searched.insert(entry.name)).any(|entry| {
-            let layer = self.layer_here(entry).map(Arc::new);
-            if let Some(layer) = &layer {
-                self.state.write().enter(entry.name, layer);
-            }
+        let mut known: Vec<_> = self.state.read().manifests.values().cloned().collect();
+        // Whoever lets go of an object because it is there must find it there.
+        known.retain(|known| !known.is_gone);
+        known.sort_by_key(|known| (!known.is_kept, known.manifest.snapshot));
+        let entries = known.iter().flat_map(|known| &known.manifest.layers);
+        let found = entries.filter(|entry| searched.insert(entry.name)).find(|entry| {
+            let known = self.state.write().layer(entry.name);
+            let layer = known.or_else(|| {
+                let layer = self.layer_here(entry).map(Arc::new)?;
+                self.state.write().enter(entry.name, &layer);
+                Some(layer)
+            });
             layer.is_some_and(|layer| layer.find(PackKind::of(kind), digest).is_some())
-        })
+        });
+        if let Some(entry) = found {
+            self.state.write().needed.insert(entry.name);
+        }
+        found.is_some()
+    }
+
+    /// All manifests, those first that can be relied on.
+    fn manifests(&self) -> Vec<Arc<Manifest>> {
+        let mut known: Vec<_> = self.state.read().manifests.values().cloned().collect();
+        known.sort_by_key(|known| (known.is_gone, !known.is_kept, known.manifest.snapshot));
+        known.into_iter().map(|known| known.manifest).collect()
     }
 
     /// Brings layers here, and the manifests that are wanted, as far as they can be had. What cannot be is not known to be there.
@@ -299,7 +617,7 @@ impl Atlas {
                 return;
             }
         }
-        let manifests: Vec<_> = self.state.read().manifests.values().cloned().collect();
+        let manifests = self.manifests();
         let mut met = HashSet::new();
         for entry in manifests.iter().flat_map(|manifest| &manifest.layers) {
             if met.insert(entry.name)
@@ -323,7 +641,7 @@ impl Atlas {
 
     /// A manifest, if the remote store has it now.
     fn want(&self, id: SnapshotId) -> Result<Option<Arc<Manifest>>> {
-        match self.manifest(id) {
+        match self.manifest(id, &|| Ok(false)) {
             Ok(manifest) => Ok(Some(manifest)),
             Err(Error::UnknownSnapshot(_)) => {
                 if let Some(wanted) = self.state.write().wanted.get_mut(&id) {
@@ -370,57 +688,67 @@ impl Atlas {
     }
 
     /// What to publish a snapshot on top of: itself if it is there; else a known one that has most of `marks`, objects of the
-    /// snapshot, those of `near` before others; else nothing. Error: it cannot be said whether it is there.
+    /// snapshot, those of `near` before others; else nothing. Nothing that names an object of `avoided`. What it names may be gone all the same: see
+    /// `Atlas::claim`. Error: it cannot be said whether the snapshot is there.
     pub fn parent(
         &self,
         id: SnapshotId,
         near: &[SnapshotId],
         marks: &[(ObjectKind, Digest)],
+        avoided: &BTreeSet<String>,
     ) -> Result<Parent> {
-        let replaces = match self.manifest(id).and_then(|manifest| self.parent_of(&manifest)) {
-            Ok(parent) => return Ok(parent),
-            Err(Error::UnknownSnapshot(_)) => false,
-            // One that cannot be read, or that names what is not there, is replaced.
-            Err(error) if is_useless(&error) => {
-                tracing::warn!(snapshot = %id, %error, "what was published of it cannot be read; it is published anew");
-                true
-            }
-            Err(error) => return Err(error),
+        let there = match self.is_bound()? {
+            true => self.look_up(id),
+            false => Ok(Vec::new()),
         };
+        // One that cannot be read is as good as none.
+        let there = there.or_else(|error| if is_useless(&error) { Ok(Vec::new()) } else { Err(error) })?;
+        let mut useless = Vec::new();
+        for (name, manifest) in there {
+            if !objects(name, &manifest).is_disjoint(avoided) {
+                continue;
+            }
+            match self.parent_of(&manifest) {
+                Ok(parent) => return Ok(Parent { itself: Some((name, manifest)), ..parent }),
+                Err(error) if !is_useless(&error) => return Err(error),
+                Err(error) => {
+                    tracing::warn!(snapshot = %id, %error, "what was published of it cannot be read; it is published anew");
+                    useless.push(name);
+                }
+            }
+        }
         let mut candidates = near.to_vec();
         let mut others: Vec<_> = self.state.read().manifests.keys().copied().collect();
         others.sort_unstable();
         candidates.extend(others.into_iter().filter(|id| !near.contains(id)));
         let known = candidates.iter().filter_map(|id| self.state.read().manifests.get(id).cloned());
-        let mut best = (0, Parent { replaces, ..Parent::default() });
-        for manifest in known.filter(|manifest| manifest.snapshot != id).take(CANDIDATES) {
-            let parent = match self.parent_of(&manifest) {
+        let is_fit =
+            |known: &Known| !known.is_avoided && !known.is_gone && known.objects().is_disjoint(avoided);
+        let mut best = (0, Parent::default());
+        for known in known.filter(|known| known.manifest.snapshot != id && is_fit(known)).take(CANDIDATES) {
+            let parent = match self.parent_of(&known.manifest) {
                 Ok(parent) => parent,
                 Err(error) if !is_useless(&error) => return Err(error),
                 Err(error) => {
-                    tracing::warn!(snapshot = %manifest.snapshot, %error, "nothing is published on top of it");
+                    tracing::warn!(snapshot = %known.manifest.snapshot, %error, "nothing is published on top of it");
                     continue;
                 }
             };
             let common = marks.iter().filter(|(kind, digest)| parent.has(*kind, *digest)).count();
             if common > best.0 {
-                best = (common, Parent { replaces, ..parent });
+                best = (common, parent);
             }
         }
-        Ok(best.1)
+        Ok(Parent { useless, ..best.1 })
     }
 
     fn parent_of(&self, manifest: &Manifest) -> Result<Parent> {
         let layers = manifest.layers.iter().map(|entry| self.layer(entry)).collect::<Result<Vec<_>>>()?;
-        // They are known here, and may be gone there.
-        for LayerEntry { name, bytes, .. } in &manifest.layers {
-            self.remote.read(&name.layer(), bytes - 1..*bytes)?;
-        }
         let mut met = HashSet::new();
         if !layers.iter().flat_map(|layer| layer.packs()).all(|pack| met.insert(pack.name)) {
             return Err(Error::Malformed { what: "manifest", reason: "layers that name one pack" });
         }
-        Ok(Parent { entries: manifest.layers.clone(), layers, replaces: false })
+        Ok(Parent { entries: manifest.layers.clone(), layers, ..Parent::default() })
     }
 
     /// Remembers layers that this host has made.
@@ -432,15 +760,9 @@ impl Atlas {
         Ok(())
     }
 
-    /// Packs of files that were sent, by a publish that did not come to its end, if they still are there.
+    /// Packs of files that were sent, by a publish that did not come to its end. They may be gone: see [`Atlas::claim`].
     pub(crate) fn sent(&self) -> Vec<Arc<Layer>> {
-        let sent: Vec<_> = self.state.read().sent.values().cloned().collect();
-        let is_there = |layer: &Arc<Layer>| {
-            let end = layer.range(0, 0..layer.frame_count(0)).end;
-            self.remote.read(&layer.packs()[0].name.pack(), end - 1..end).is_ok()
-        };
-        // What cannot be said to be there is sent again.
-        sent.into_iter().filter(is_there).collect()
+        self.state.read().sent.values().cloned().collect()
     }
 
     /// One more. Durable when it returns.
@@ -497,6 +819,9 @@ impl Atlas {
             *state = State { wanted, ..State::default() };
         }
         drop(writing);
+        if ours != theirs {
+            self.lease.forget();
+        }
         self.keep(STORE_ID, &theirs)?;
         self.state.write().bound = Some(theirs);
         Ok(())
@@ -524,11 +849,7 @@ impl Atlas {
     fn keep(&self, name: &str, bytes: &[u8]) -> Result<()> {
         let _writing = self.writing.lock();
         let path = format!("{DIR}/{name}");
-        let io = |error| Error::io(self.disk.display(&path))(error);
-        self.remove_file("new")?;
-        let file = self.disk.open(NEW, Open::Create).map_err(io)?;
-        file.write_at(bytes, 0).and_then(|()| file.sync()).map_err(io)?;
-        self.disk.rename(NEW, &path).and_then(|()| self.disk.sync_dir(DIR)).map_err(io)
+        put_whole(&*self.disk, DIR, NEW, &path, bytes).map_err(Error::io(self.disk.display(&path)))
     }
 
     fn remove_file(&self, name: &str) -> Result<()> {
@@ -552,6 +873,15 @@ pub(crate) fn initialize(remote: &dyn Remote, name: RemoteName) -> Result<Vec<u8
         }
         there => Ok(there?),
     }
+}
+
+fn manifest_file(id: SnapshotId, name: RemoteName, is_kept: bool) -> String {
+    format!("{id}.{name}.{}", if is_kept { KEPT } else { OWN })
+}
+
+fn parse_manifest_file(stem: &str) -> Option<(SnapshotId, RemoteName)> {
+    let (id, name) = stem.split_once('.')?;
+    Some((id.parse().ok()?, RemoteName::parse(name)?))
 }
 
 fn layer_file(entry: &LayerEntry) -> String {

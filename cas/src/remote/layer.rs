@@ -8,6 +8,7 @@ use std::{ops::Range, sync::Arc};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::{
+    Failure,
     name::RemoteName,
     pack::{Built, FRAMES_MAX, FrameLens, is_possible},
 };
@@ -29,6 +30,8 @@ const SUM: usize = 8;
 pub(super) const PREFIX: usize = 16;
 // magic, version, zeros; packs, frames; objects. name; frames, kind, zeros. prefix; pack, frame.
 const _: () = assert!(HEADER == 8 + 8 + 8 && PACK == 16 + 8 && OBJECT == PREFIX + 8);
+/// Of a layer, what is read to find out which packs it names: those of most are in it.
+const BEGINNING: u64 = 16 << 10;
 /// Packs of a layer: 1.5 TB of what does not compress.
 pub const PACKS_MAX: usize = 1 << 16;
 /// Objects of a layer.
@@ -202,6 +205,28 @@ impl Layer {
     }
 }
 
+/// The packs that a layer of so many bytes names, of which only the beginning is read. Not checked against the layer's digest or checksum: for who keeps
+/// what is named. Errors: `Malformed`, `Remote`.
+pub(super) fn pack_names(
+    read: impl Fn(Range<u64>) -> std::result::Result<Vec<u8>, Failure>,
+    len: u64,
+) -> Result<Vec<RemoteName>> {
+    let mut bytes = read(0..len.min(BEGINNING))?;
+    if bytes.len() < HEADER || u32_at(&bytes, 0) != MAGIC || u16_at(&bytes, 4) != VERSION {
+        return Err(malformed("not a layer of version 1"));
+    }
+    let count = u32_at(&bytes, 8) as usize;
+    let end = (HEADER + count.min(PACKS_MAX + 1) * PACK) as u64;
+    if count == 0 || count > PACKS_MAX || end > len {
+        return Err(malformed("another length than it says"));
+    }
+    if end > bytes.len() as u64 {
+        bytes.extend(read(bytes.len() as u64..end)?);
+    }
+    let packs = bytes.get(HEADER..end as usize).ok_or(malformed("shorter than it was"))?;
+    Ok(packs.chunks_exact(PACK).map(|pack| RemoteName(array(pack, 0))).collect())
+}
+
 fn assemble(
     packs: &[(RemoteName, PackKind, &[FrameLens])],
     mut objects: Vec<([u8; PREFIX], Place)>,
@@ -334,6 +359,9 @@ mod tests {
         assert_eq!(layer.find(PackKind::Data, Digest::of(&object(2, 3))), None);
         let frames = layer.frame_count(0);
         assert_eq!(layer.range(0, 0..frames).end, layer.range(0, frames - 1..frames).end);
+        let read = |range: Range<u64>| Ok(layer.bytes()[range.start as usize..range.end as usize].to_vec());
+        let names: Vec<_> = layer.packs().iter().map(|pack| pack.name).collect();
+        assert_eq!(pack_names(read, layer.bytes().len() as u64).unwrap(), names);
         assert_eq!(layer.range(0, 1..2).start, u64::from(layer.lens(Place { pack: 0, frame: 0 }).stored));
     }
 

@@ -105,11 +105,6 @@ impl Manifest {
     }
 }
 
-/// Whether these bytes may be a manifest of a version that is not known here.
-pub(super) fn is_of_another_version(bytes: &[u8]) -> bool {
-    bytes.len() >= HEADER && u32_at(bytes, 0) == MAGIC && u16_at(bytes, 4) != VERSION
-}
-
 fn malformed(reason: &'static str) -> Error {
     Error::Malformed { what: "manifest", reason }
 }

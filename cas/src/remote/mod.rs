@@ -9,12 +9,15 @@
 mod ahead;
 pub mod bring;
 pub mod cache;
+
 #[cfg(any(test, feature = "simulation"))]
 pub mod contract;
 pub mod counters;
 pub mod fetch;
+pub mod gc;
 pub mod known;
 pub mod layer;
+pub mod lease;
 pub mod manifest;
 pub mod name;
 pub mod pack;
@@ -22,7 +25,7 @@ pub mod publish;
 #[cfg(any(test, feature = "simulation"))]
 pub mod sim;
 
-use std::{fmt, ops::Range};
+use std::{fmt, ops::Range, panic::resume_unwind, thread};
 
 pub use manifest::Manifest;
 
@@ -39,8 +42,13 @@ pub trait Remote: fmt::Debug + Send + Sync + 'static {
     fn write(&self, name: &str, bytes: Vec<u8>) -> Result<(), Failure>;
     /// Makes an object. False: there is one of this name, which stays. Of several who try at once one succeeds.
     fn create(&self, name: &str, bytes: Vec<u8>) -> Result<bool, Failure>;
-    /// The names that begin with `prefix`, which ends with a `/`, sorted.
-    fn list(&self, prefix: &str) -> Result<Vec<String>, Failure>;
+    /// The objects whose names begin with `prefix`, which ends with a `/`, sorted by name. What was written before this was asked is in it, and what
+    /// was removed is not.
+    fn dated(&self, prefix: &str) -> Result<Vec<Dated>, Failure>;
+    /// Their names.
+    fn list(&self, prefix: &str) -> Result<Vec<String>, Failure> {
+        Ok(self.dated(prefix)?.into_iter().map(|dated| dated.name).collect())
+    }
     /// The first of those names, if there is any. Costs one request where names come in order.
     fn first(&self, prefix: &str) -> Result<Option<String>, Failure> {
         Ok(self.list(prefix)?.into_iter().next())
@@ -49,6 +57,17 @@ pub trait Remote: fmt::Debug + Send + Sync + 'static {
     fn remove(&self, name: &str) -> Result<(), Failure>;
     /// What a person calls the object: its whole address.
     fn display(&self, name: &str) -> String;
+}
+
+/// What a listing says of an object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dated {
+    /// Its name.
+    pub name: String,
+    /// Its length.
+    pub bytes: u64,
+    /// When it was written, by the store's own clock: seconds since 1970. Only differences between those of one store mean anything.
+    pub written_secs: i64,
 }
 
 /// Why a call of a [`Remote`] came to nothing.
@@ -83,6 +102,29 @@ pub enum Failure {
     },
 }
 
+/// Requests at a time, of who asks for many things. One in tests, which go by seed.
+const AT_A_TIME: usize = if cfg!(test) { 1 } else { 8 };
+
+/// Asks for each of some things, several at a time, and gives the answers in their order. Error: the first one's.
+pub fn each<T: Sync, A: Send, E: Send>(
+    all: &[T],
+    ask: impl Fn(&T) -> std::result::Result<A, E> + Sync,
+) -> std::result::Result<Vec<A>, E> {
+    let ask = &ask;
+    let part = all.len().div_ceil(AT_A_TIME).max(1);
+    thread::scope(|scope| {
+        let spawn = |part| {
+            scope.spawn(move || <[T]>::iter(part).map(ask).collect::<std::result::Result<Vec<_>, E>>())
+        };
+        let parts: Vec<_> = all.chunks(part).map(spawn).collect();
+        let mut answers = Vec::with_capacity(all.len());
+        for part in parts {
+            answers.extend(part.join().unwrap_or_else(|panic| resume_unwind(panic))?);
+        }
+        Ok(answers)
+    })
+}
+
 /// Whether what was to be had of the remote store is not there, or is not what it should be. Others may have better luck with other things.
 fn is_useless(error: &Error) -> bool {
     match error {
@@ -101,5 +143,7 @@ fn is_unreachable(error: &Error) -> bool {
     }
 }
 
+#[cfg(test)]
+mod gc_tests;
 #[cfg(test)]
 mod tests;

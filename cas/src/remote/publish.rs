@@ -19,8 +19,9 @@ use parking_lot::Mutex;
 use super::{
     Remote,
     layer::{Layer, PREFIX, prefix},
-    manifest::{LAYERS_MAX, LayerEntry, Manifest, is_of_another_version},
-    name::{self, RemoteName},
+    lease::Held,
+    manifest::{LAYERS_MAX, LayerEntry, Manifest},
+    name::RemoteName,
     pack::{Builder, bytes_max},
 };
 use crate::{
@@ -30,8 +31,8 @@ use crate::{
     record::PackKind,
 };
 
-/// Packs that are sent at a time. Each is in memory meanwhile.
-const UPLOADS: usize = 3;
+/// Packs that are sent at a time. Each is in memory meanwhile. One in tests, which go by seed.
+const UPLOADS: usize = if cfg!(test) { 1 } else { 3 };
 /// Objects of a layer: 12 MiB of it.
 const LAYER_OBJECTS: usize = 1 << 19;
 
@@ -42,8 +43,10 @@ pub struct Parent {
     pub entries: Vec<LayerEntry>,
     /// They themselves.
     pub layers: Vec<Arc<Layer>>,
-    /// There is a manifest of the snapshot to be published, and it is of no use.
-    pub(super) replaces: bool,
+    /// It is the snapshot that is to be published.
+    pub(super) itself: Option<(RemoteName, Manifest)>,
+    /// Manifests of that which nobody can use.
+    pub(crate) useless: Vec<RemoteName>,
 }
 
 impl Parent {
@@ -96,6 +99,10 @@ pub struct Progress {
 pub struct Published {
     /// The snapshot's manifest.
     pub manifest: Manifest,
+    /// What it is called, if it is there.
+    pub(crate) name: Option<RemoteName>,
+    /// Keeps gc away from it until somebody's head or pin does.
+    pub held: Option<Arc<Held>>,
     /// Objects that were sent, and their bytes before compression.
     pub objects: u64,
     /// See `objects`.
@@ -126,7 +133,7 @@ pub struct Asked<'a> {
     pub is_cancelled: &'a (dyn Fn() -> bool + Sync),
 }
 
-/// Publishes a snapshot of `store`, of which parts may be in the remote store alone: those of `parent`. The snapshot must be kept from gc
+/// Sends what a manifest of a snapshot of `store` is to name. It may be there already: then nothing is sent. Of the snapshot parts may be in the remote store alone: those of `parent`. The snapshot must be kept from gc
 /// meanwhile. Several packs may have gone out when it fails; the next try finds them. Errors: `Missing`, `Remote`, `Cancelled`.
 pub fn publish(store: &Store, parent: &Parent, id: SnapshotId, asked: &Asked<'_>) -> Result<Published> {
     let totals = Dir::open(store, store.snapshot(id)?.dir)?.totals();
@@ -155,17 +162,15 @@ pub fn publish(store: &Store, parent: &Parent, id: SnapshotId, asked: &Asked<'_>
     let State { sent, progress, objects, object_bytes } = sending.state.into_inner();
     used.extend(sent);
     assert!(used.len() as u64 == packs, "a manifest names packs that were sent, all of them");
-    let mut named = used.values().map(|layer| layer.packs()[0].name).collect();
+    let named = used.values().map(|layer| layer.packs()[0].name).collect();
     let Totals { files, bytes, .. } = totals;
-    let (layers, mut made) = layers(parent, used, asked)?;
-    let ours = Manifest { snapshot: id, files, bytes, layers };
-    let manifest = put_manifest(asked.remote, &ours, parent.replaces)?;
-    if manifest != ours {
-        // Somebody was faster: nothing names these.
-        (made, named) = (Vec::new(), Vec::new());
-    }
+    let (layers, made) = layers(parent, used, asked)?;
+    let (name, manifest) = match &parent.itself {
+        Some((name, manifest)) if made.is_empty() => (Some(*name), manifest.clone()),
+        _ => (None, Manifest { snapshot: id, files, bytes, layers }),
+    };
     let Progress { sent_packs: packs, sent_bytes: pack_bytes, .. } = progress;
-    Ok(Published { manifest, objects, object_bytes, packs, pack_bytes, made, named })
+    Ok(Published { manifest, name, held: None, objects, object_bytes, packs, pack_bytes, made, named })
 }
 
 /// The layers of the parent and those of the packs; if that would be too many, fewer of all.
@@ -209,29 +214,6 @@ fn together(layers: impl Iterator<Item = Arc<Layer>>) -> Vec<Vec<Arc<Layer>>> {
         }
     }
     groups
-}
-
-/// Puts the manifest in its place, unless somebody was faster: then that one counts, because others may have it already. One that is no
-/// manifest is replaced.
-fn put_manifest(remote: &dyn Remote, manifest: &Manifest, replaces: bool) -> Result<Manifest> {
-    let name = name::manifest(manifest.snapshot);
-    if remote.create(&name, manifest.encode())? {
-        return Ok(manifest.clone());
-    }
-    let there = remote.read_whole(&name, super::manifest::MANIFEST_BYTES_MAX)?;
-    match Manifest::decode(manifest.snapshot, &there) {
-        Ok(theirs) if !replaces => Ok(theirs),
-        Ok(_) => {
-            remote.write(&name, manifest.encode())?;
-            Ok(manifest.clone())
-        }
-        Err(error) if is_of_another_version(&there) => Err(error),
-        Err(error) => {
-            tracing::warn!(object = remote.display(&name), %error, "a manifest that is none is replaced");
-            remote.write(&name, manifest.encode())?;
-            Ok(manifest.clone())
-        }
-    }
 }
 
 /// What the walk and the senders share.

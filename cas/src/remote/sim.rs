@@ -12,7 +12,7 @@ use std::{
 
 use parking_lot::Mutex;
 
-use super::{Failure, Remote};
+use super::{Dated, Failure, Remote};
 
 /// See the module.
 #[derive(Clone, Default)]
@@ -26,7 +26,9 @@ impl fmt::Debug for SimRemote {
 
 #[derive(Default)]
 struct Inner {
-    objects: Mutex<BTreeMap<String, Arc<Vec<u8>>>>,
+    objects: Mutex<BTreeMap<String, Object>>,
+    /// Seconds since 1970, by its own clock.
+    clock: AtomicI64,
     reads: AtomicU64,
     read_bytes: AtomicU64,
     writes: AtomicU64,
@@ -36,7 +38,23 @@ struct Inner {
     is_failing: std::sync::atomic::AtomicBool,
 }
 
+/// What was written, and when.
+type Object = (Arc<Vec<u8>>, i64);
+
 impl SimRemote {
+    /// Another store that has the same.
+    pub fn copy(&self) -> SimRemote {
+        let copy = SimRemote::default();
+        *copy.0.objects.lock() = self.0.objects.lock().clone();
+        copy.pass(self.0.clock.load(SeqCst));
+        copy
+    }
+
+    /// Lets its clock go on.
+    pub fn pass(&self, secs: i64) {
+        self.0.clock.fetch_add(secs, SeqCst);
+    }
+
     /// Reads since this was last asked, and their bytes.
     pub fn take_reads(&self) -> (u64, u64) {
         (self.0.reads.swap(0, SeqCst), self.0.read_bytes.swap(0, SeqCst))
@@ -66,7 +84,7 @@ impl SimRemote {
     /// Changes a byte of an object.
     pub fn flip(&self, name: &str, at: usize) {
         let mut objects = self.0.objects.lock();
-        let bytes = objects.get_mut(name).expect("an object of this name");
+        let (bytes, _) = objects.get_mut(name).expect("an object of this name");
         Arc::make_mut(bytes)[at] ^= 1;
     }
 
@@ -83,7 +101,7 @@ impl SimRemote {
 
     fn get(&self, name: &str) -> Result<Arc<Vec<u8>>, Failure> {
         self.call(name)?;
-        let found = self.0.objects.lock().get(name).cloned();
+        let found = self.0.objects.lock().get(name).map(|(bytes, _)| Arc::clone(bytes));
         found.ok_or_else(|| Failure::NotFound(self.display(name)))
     }
 
@@ -116,7 +134,7 @@ impl Remote for SimRemote {
     fn write(&self, name: &str, bytes: Vec<u8>) -> Result<(), Failure> {
         self.call(name)?;
         self.0.writes.fetch_add(1, SeqCst);
-        self.0.objects.lock().insert(name.to_owned(), Arc::new(bytes));
+        self.0.objects.lock().insert(name.to_owned(), (Arc::new(bytes), self.0.clock.load(SeqCst)));
         Ok(())
     }
 
@@ -127,19 +145,20 @@ impl Remote for SimRemote {
             return Ok(false);
         }
         self.0.writes.fetch_add(1, SeqCst);
-        objects.insert(name.to_owned(), Arc::new(bytes));
+        objects.insert(name.to_owned(), (Arc::new(bytes), self.0.clock.load(SeqCst)));
         Ok(true)
     }
 
-    fn list(&self, prefix: &str) -> Result<Vec<String>, Failure> {
+    fn dated(&self, prefix: &str) -> Result<Vec<Dated>, Failure> {
         self.call(prefix)?;
         let objects = self.0.objects.lock();
-        Ok(objects
-            .range(prefix.to_owned()..)
-            .map(|(name, _)| name)
-            .take_while(|n| n.starts_with(prefix))
-            .cloned()
-            .collect())
+        let below = objects.range(prefix.to_owned()..).take_while(|(name, _)| name.starts_with(prefix));
+        let dated = |(name, (bytes, written_secs)): (&String, &Object)| Dated {
+            name: name.clone(),
+            bytes: bytes.len() as u64,
+            written_secs: *written_secs,
+        };
+        Ok(below.map(dated).collect())
     }
 
     fn remove(&self, name: &str) -> Result<(), Failure> {

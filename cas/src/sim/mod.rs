@@ -128,6 +128,11 @@ impl SimDisk {
         self.state.lock().random()
     }
 
+    /// Another disk that has the same.
+    pub fn copied(&self) -> SimDisk {
+        SimDisk::with(self.seed, self.copy())
+    }
+
     /// The disk as power loss may leave it, `how` deciding about every byte and name that no sync covered.
     /// This disk goes on as if nothing had happened.
     pub fn crash(&self, how: &mut dyn FnMut() -> u64) -> SimDisk {

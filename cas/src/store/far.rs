@@ -1,18 +1,19 @@
 //! What there is beyond a store: objects that only the remote store has, and those of them that are in the cache.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use super::{Absence, MOVED_RETRIES_MAX, Store};
 use crate::{
     Content, Digest, Error, Node, ObjectKind, Result, SnapshotId,
     dir::Dir,
     remote::{
-        Manifest, Remote,
+        self, Manifest, Remote,
         cache::Kept,
         counters::{Counters, Counts},
         fetch::{Fetcher, Ticket},
-        known::{self, Atlas},
-        name::RemoteName,
+        known::{self, Atlas, Census},
+        lease::{Held, Naming},
+        name::{self, RemoteName},
         publish::{self, Asked, Published, Resumed},
     },
 };
@@ -22,6 +23,8 @@ const MAYBE_MAX: usize = 64;
 /// Directories that are looked into, and names in each, to tell what snapshots have in common.
 const MARKED_DIRS_MAX: usize = 16;
 const MARKS_OF_DIR_MAX: u32 = 256;
+/// Times that a publish is begun anew because gc condemned what it is built on.
+const PUBLISHES_MAX: u32 = 4;
 
 /// The remote store, what is known of it, and what is here of it.
 #[derive(Debug)]
@@ -35,11 +38,11 @@ pub(super) struct Far {
 
 impl Store {
     /// Lets the store have what `remote` has, once it is needed, by a cache of so many bytes. At most once. Errors: the disk's.
-    pub fn attach(&self, remote: Arc<dyn Remote>, cache_bytes: u64) -> Result<()> {
+    pub fn attach(&self, remote: Arc<dyn Remote>, host: Naming, cache_bytes: u64) -> Result<()> {
         let disk = self.disk();
         let mut maybe: Vec<_> = self.list()?.into_iter().map(|listed| listed.id).collect();
         maybe.truncate(MAYBE_MAX);
-        let atlas = Arc::new(Atlas::open(Arc::clone(disk), Arc::clone(&remote), maybe)?);
+        let atlas = Arc::new(Atlas::open(Arc::clone(disk), Arc::clone(&remote), host, maybe)?);
         let kept = Kept::open(disk, cache_bytes)?;
         let counters = Arc::<Counters>::default();
         let fetcher =
@@ -67,6 +70,21 @@ impl Store {
     pub(crate) fn is_here(&self, digest: Digest) -> Result<bool> {
         let is_cached = || self.0.far.get().is_some_and(|far| far.kept.object_len(digest).is_some());
         Ok(self.index().locate(digest)?.is_some() || is_cached())
+    }
+
+    /// Takes note that an object is needed, if all that is here of it is in the cache, which lets go of it.
+    pub(crate) fn note_far(&self, kind: ObjectKind, digest: Digest) -> Result<()> {
+        if let Some(far) = self.0.far.get()
+            && self.index().locate(digest)?.is_none()
+        {
+            far.atlas.note(kind, digest);
+        }
+        Ok(())
+    }
+
+    /// The remote store, if there is one.
+    pub fn remote(&self) -> Option<Arc<dyn Remote>> {
+        self.0.far.get().map(|far| Arc::clone(&far.remote))
     }
 
     /// Whether there is a remote store.
@@ -98,10 +116,16 @@ impl Store {
         Some(self.0.far.get()?.fetcher.fetch(kind, digest))
     }
 
-    /// Makes a snapshot of the remote store known here, by its manifest. Errors: `UnknownSnapshot`, `Remote`.
+    /// Makes a snapshot of the remote store known here, by its manifest, and has it stay there as long as this host needs it. Errors: `UnknownSnapshot`,
+    /// `Remote`.
     pub fn discover(&self, id: SnapshotId) -> Result<Arc<Manifest>> {
+        self.discover_root(id, &|| Ok(false))
+    }
+
+    /// The same for a snapshot that a head named, if `is_root` says that it still does. Errors: as of [`Store::discover`], and those of `is_root`.
+    pub fn discover_root(&self, id: SnapshotId, is_root: &dyn Fn() -> Result<bool>) -> Result<Arc<Manifest>> {
         let far = self.0.far.get().ok_or(Error::UnknownSnapshot(id))?;
-        far.atlas.manifest(id)
+        far.atlas.manifest(id, is_root)
     }
 
     /// [`publish`](crate::remote::publish::publish) to the store's own remote store, on top of one of `near` if that is there and has
@@ -116,15 +140,85 @@ impl Store {
     ) -> Result<Published> {
         let far = self.0.far.get().ok_or(Error::NoRemote)?;
         far.atlas.bind(known::initialize(&*far.remote, name())?)?;
-        let parent = far.atlas.parent(id, near, &self.marks(id)?)?;
-        let resumed = Resumed::new(far.atlas.sent());
+        let marks = self.marks(id)?;
         let sent = |pack: &_| far.atlas.add_sent(pack);
-        let asked = Asked { remote: &*far.remote, resumed, sent: &sent, name, progress, is_cancelled };
-        let published = publish::publish(&self.fetching(), &parent, id, &asked)?;
-        far.atlas.made(&published.made)?;
-        far.atlas.learn(published.manifest.clone())?;
-        far.atlas.settle_sent(&published.named)?;
-        Ok(published)
+        let (mut before, mut avoided) = ((0, 0, 0, 0), BTreeSet::new());
+        for _ in 0..PUBLISHES_MAX {
+            let parent = far.atlas.parent(id, near, &marks, &avoided)?;
+            let resumed = Resumed::new(far.atlas.sent());
+            let asked = Asked { remote: &*far.remote, resumed, sent: &sent, name, progress, is_cancelled };
+            let mut published = publish::publish(&self.fetching(), &parent, id, &asked)?;
+            let Published { objects, object_bytes, packs, pack_bytes, .. } = &mut published;
+            before =
+                (before.0 + *objects, before.1 + *object_bytes, before.2 + *packs, before.3 + *pack_bytes);
+            (*objects, *object_bytes, *packs, *pack_bytes) = before;
+            let manifest = &published.manifest;
+            let (held, unfit) = far.atlas.claim(manifest, published.name, &published.made)?;
+            if unfit.is_empty() {
+                let new = || {
+                    let name = name();
+                    far.remote.write(&name::manifest(id, name), manifest.encode()).map(|()| name)
+                };
+                let name = published.name.map_or_else(new, Ok)?;
+                far.atlas.made(&published.made)?;
+                far.atlas.published(name, manifest)?;
+                far.atlas.settle_sent(&published.named)?;
+                far.atlas.condemn(id, &parent.useless)?;
+                return Ok(Published { held: Some(Arc::new(held)), ..published });
+            }
+            tracing::warn!(snapshot = %id, objects = ?unfit, "condemned by gc or gone; published without them");
+            far.atlas.avoid(&unfit)?;
+            avoided.extend(unfit);
+        }
+        Err(Error::Condemned(id))
+    }
+
+    /// Keeps a snapshot in the remote store meanwhile, if it is there: one that a head may name which is under way.
+    pub fn hold_there(&self, id: SnapshotId) -> Option<Held> {
+        self.0.far.get().map(|far| far.atlas.hold(id))
+    }
+
+    /// Has a snapshot that is published stay in the remote store until it is [unpinned](Store::unpin). Errors: `NoRemote`, `UnknownSnapshot`, `Remote`.
+    pub fn pin(&self, id: SnapshotId, name: RemoteName) -> Result<()> {
+        let far = self.0.far.get().ok_or(Error::NoRemote)?;
+        // Until the pin is there the lease holds it.
+        let _held = far.atlas.hold(id);
+        far.atlas.manifest(id, &|| Ok(false))?;
+        Ok(far.remote.write(&format!("{}{name}", name::pins(id)), Vec::new())?)
+    }
+
+    /// Takes [`Store::pin`] back, whoever said so. False: it was not pinned. Errors: `NoRemote`, `Remote`.
+    pub fn unpin(&self, id: SnapshotId) -> Result<bool> {
+        let far = self.0.far.get().ok_or(Error::NoRemote)?;
+        let pins = far.remote.list(&name::pins(id))?;
+        pins.iter().try_for_each(|pin| far.remote.remove(pin))?;
+        Ok(!pins.is_empty())
+    }
+
+    /// [Collects](crate::remote::gc::collect) what nobody needs in the remote store. Errors: `NoRemote`, and as there.
+    pub fn gc_there(&self, asked: &remote::gc::Asked<'_>) -> Result<remote::gc::Report> {
+        remote::gc::collect(&*self.0.far.get().ok_or(Error::NoRemote)?.remote, asked)
+    }
+
+    /// [Why](crate::remote::gc::why) something is needed in the remote store. Errors: `NoRemote`, and as there.
+    pub fn why_there(&self, asked: &remote::gc::Asked<'_>, wanted: &str) -> Result<Vec<String>> {
+        remote::gc::why(&*self.0.far.get().ok_or(Error::NoRemote)?.remote, asked, wanted)
+    }
+
+    /// Says in the remote store that this host is there, and what it needs. Once in [`LEASE_RENEWED`](crate::remote::gc::LEASE_RENEWED) at least. Gives
+    /// the snapshots that this host stands on and that are not there as they should be. Error: `Remote`.
+    pub fn renew_lease(&self) -> Result<Vec<SnapshotId>> {
+        self.0.far.get().map_or(Ok(Vec::new()), |far| far.atlas.renew())
+    }
+
+    /// From here on it is noted what of the remote store is needed: by one gc at a time, which ends it.
+    pub(crate) fn begin_census(&self) -> Option<Census<'_>> {
+        self.0.far.get().map(|far| far.atlas.begin_census())
+    }
+
+    /// Lets the remote store have what this host does not need any more.
+    pub(crate) fn end_census(&self, census: Option<Census<'_>>) -> Result<()> {
+        census.map_or(Ok(()), |census| census.end(self.options().unused))
     }
 
     /// Some directories and files of a snapshot, from the root on, by which others are told that have much in common with it.

@@ -10,8 +10,12 @@ use crate::{
     sys::SysDisk,
 };
 
-pub(crate) const SMALL: Options =
-    Options { pack_bytes_max: 16 << 10, batch_bytes: 1 << 10, object_cache_bytes: 8 << 10 };
+pub(crate) const SMALL: Options = Options {
+    pack_bytes_max: 16 << 10,
+    batch_bytes: 1 << 10,
+    object_cache_bytes: 8 << 10,
+    unused: std::time::Duration::ZERO,
+};
 
 /// All of a file.
 fn whole(disk: &SimDisk, path: &str) -> Vec<u8> {

@@ -120,9 +120,13 @@ async fn ask(service: &Service, method: u8, bytes: &[u8]) -> Result<(), Status> 
         16 => many!(fetch),
         17 => many!(handoff),
         18 if host_path(&AdvanceRequest::decode(bytes).unwrap_or_default().dir) => one!(advance),
-        19 => one!(create_token),
-        20 => one!(revoke_token),
-        21 => one!(list_tokens),
+        19 => many!(gc_remote),
+        20 => many!(gc_why),
+        21 => one!(pin),
+        22 => one!(unpin),
+        23 => one!(create_token),
+        24 => one!(revoke_token),
+        25 => one!(list_tokens),
         _ => Ok(()),
     }
 }

@@ -9,7 +9,7 @@ use std::sync::{
 use cas::{
     Attrs, Digest, Kind, Time,
     disk::{Disk, Open},
-    remote::{Remote, name::RemoteName, sim::SimRemote},
+    remote::{Remote, lease::Naming, name::RemoteName, sim::SimRemote},
     sim::SimDisk,
 };
 use fsd::{
@@ -84,7 +84,8 @@ fn packs() -> Vec<Vec<u8>> {
 fn publish() -> (Base, SimRemote) {
     loop {
         let (base, remote) = (Base::create(), SimRemote::default());
-        base.store.attach(Arc::new(remote.clone()), 64 << 20).expect("a disk with room");
+        let naming = Naming { host: RemoteName([1; 16]), fresh: Box::new(|| RemoteName([2; 16])) };
+        base.store.attach(Arc::new(remote.clone()), naming, 64 << 20).expect("a disk with room");
         let names = AtomicU64::new(1);
         let name = || RemoteName(u128::from(names.fetch_add(1, Ordering::Relaxed)).to_be_bytes());
         base.store
@@ -256,11 +257,19 @@ fn requests() -> Vec<Vec<u8>> {
         (17, HandoffRequest { session: text("s"), force: false }.encode_to_vec()),
         (
             19,
+            GcRemoteRequest { dry_run: true, delay_ms: Some(0), hosts_gone_after_ms: Some(86_400_000) }
+                .encode_to_vec(),
+        ),
+        (20, GcWhyRequest { id: text("base") }.encode_to_vec()),
+        (21, PinRequest { id: text("base") }.encode_to_vec()),
+        (22, UnpinRequest { id: text("s") }.encode_to_vec()),
+        (
+            23,
             CreateTokenRequest { rights: vec![1, 3], sessions: vec![text("s")], lifetime_ms: 60_000 }
                 .encode_to_vec(),
         ),
-        (20, RevokeTokenRequest { id: text("tok_0123456789abcdef") }.encode_to_vec()),
-        (21, Vec::new()),
+        (24, RevokeTokenRequest { id: text("tok_0123456789abcdef") }.encode_to_vec()),
+        (25, Vec::new()),
     ];
     let framed = all.map(|(method, message)| [&[method, message.len() as u8, 0][..], &message].concat());
     let everything = framed.concat();

@@ -82,7 +82,12 @@ impl Base {
 
 /// A store with small packs.
 pub fn open_store(disk: &SimDisk) -> cas::Result<Store> {
-    let options = Options { pack_bytes_max: 1 << 20, batch_bytes: 16 << 10, object_cache_bytes: 64 << 10 };
+    let options = Options {
+        pack_bytes_max: 1 << 20,
+        batch_bytes: 16 << 10,
+        object_cache_bytes: 64 << 10,
+        ..Options::default()
+    };
     Store::open_with(Arc::new(disk.clone()), options)
 }
 

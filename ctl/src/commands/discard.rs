@@ -12,7 +12,8 @@ use crate::json;
 ///
 /// A mounted session is refused without --force, which unmounts it first. Each session is tried; those that fail are named
 /// on stderr. Snapshots that were sealed stay
-/// until they are named here themselves; their space comes back with the next gc.
+/// until they are named here themselves; their space comes back with the next gc. What was published of a snapshot stays in the remote store: `aetherctl unpin` lets
+/// go of that.
 #[derive(clap::Args)]
 #[command(
     after_help = "Examples:\n  aetherctl discard ses_0123456789abcdef\n  aetherctl discard fix-1 fix-2 fix-3 --force"

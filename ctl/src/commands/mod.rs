@@ -10,17 +10,21 @@ pub(crate) mod fetch;
 pub(crate) mod fork;
 pub(crate) mod fsck;
 pub(crate) mod gc;
+mod gc_remote;
+mod gc_why;
 pub(crate) mod handoff;
 pub(crate) mod import;
 pub(crate) mod list;
 pub(crate) mod ls;
 pub(crate) mod mount;
+pub(crate) mod pin;
 pub(crate) mod publish;
 pub(crate) mod seal;
 pub(crate) mod show;
 pub(crate) mod stats;
 pub(crate) mod token;
 pub(crate) mod unmount;
+pub(crate) mod unpin;
 
 use crate::cli::Command;
 use crate::context::Context;
@@ -51,6 +55,8 @@ async fn dispatch(command: Command, context: &mut Context) -> Result<(), Failure
         Command::Fetch(args) => fetch::run(args, context).await,
         Command::Handoff(args) => handoff::run(args, context).await,
         Command::Publish(args) => publish::run(args, context).await,
+        Command::Pin(args) => pin::run(args, context).await,
+        Command::Unpin(args) => unpin::run(args, context).await,
         Command::Discard(args) => discard::run(args, context).await,
         Command::Gc(args) => gc::run(args, context).await,
         Command::Fsck(args) => fsck::run(args, context).await,

@@ -16,6 +16,9 @@ use crate::text::{duration, size};
 /// A session is sealed first, and its ID leads other hosts to it from then on: they fork it, look into it, and, once it is handed off or its host is
 /// dead, mount it. Any daemon on the same remote store creates sessions from the snapshot. Only what the remote store lacks is
 /// sent; after an interruption, only the rest. Needs a daemon that was started with --remote.
+///
+/// What is published of a session stays in the remote store until the session is published again, or discarded. A snapshot that is named as such is pinned: it stays until
+/// `aetherctl unpin`, even when it is discarded here.
 #[derive(clap::Args)]
 #[command(
     after_help = "Examples:\n  aetherctl publish linux\n  point=$(aetherctl publish work)\n  aetherctl create --from $point --mount /mnt/work     (on another host)"

@@ -194,6 +194,8 @@ impl Aether for Fake {
     type ListDirStream = Stream<DirEntry>;
     type ReadFileStream = Stream<ReadFileFrame>;
     type GcStream = Stream<GcEvent>;
+    type GcRemoteStream = Stream<GcRemoteEvent>;
+    type GcWhyStream = Stream<GcWhyLine>;
     type FsckStream = Stream<FsckEvent>;
 
     /// One called `endless` lasts until the caller goes.
@@ -297,6 +299,23 @@ impl Aether for Fake {
         stream(vec![FetchEvent { event: Some(fetch_event::Event::Done(done)) }])
     }
 
+    async fn pin(&self, request: Request<PinRequest>) -> Reply<PinReply> {
+        let request = self.note(request);
+        if request.id == "unpublished" {
+            return Err(Status::failed_precondition("it was never published; `aetherctl publish` first"));
+        }
+        known(&request.id)?;
+        Ok(Response::new(PinReply { snapshot: SNAPSHOT.to_string() }))
+    }
+
+    async fn unpin(&self, request: Request<UnpinRequest>) -> Reply<UnpinReply> {
+        let request = self.note(request);
+        if request.id == "loose" {
+            return Err(Status::failed_precondition("it is not pinned"));
+        }
+        Ok(Response::new(UnpinReply { snapshot: SNAPSHOT.to_string() }))
+    }
+
     async fn discard(&self, request: Request<DiscardRequest>) -> Reply<DiscardReply> {
         let request = self.note(request);
         let results = request.ids.into_iter().map(|id| match id.as_str() {
@@ -371,6 +390,43 @@ impl Aether for Fake {
         let done =
             GcDone { dry_run: request.dry_run, freed_objects: 5, freed_bytes: 2048, ..GcDone::default() };
         stream(vec![GcEvent { event: Some(gc_event::Event::Done(done)) }])
+    }
+
+    /// One that is asked for an odd delay has no remote store.
+    async fn gc_remote(&self, request: Request<GcRemoteRequest>) -> Reply<Self::GcRemoteStream> {
+        let request = self.note(request);
+        if request.delay_ms == Some(1) {
+            return Err(Status::failed_precondition(
+                "this host has no remote store; start aetherfsd with --remote",
+            ));
+        }
+        let sum = |objects, bytes| Some(RemoteObjects { objects, bytes });
+        let done = GcRemoteDone {
+            dry_run: request.dry_run,
+            needed: sum(40, 4096),
+            young: sum(1, 10),
+            condemned: sum(2, 20),
+            waiting: sum(3, 30),
+            removed: sum(4, 2048),
+            delay_ms: request.delay_ms.unwrap_or(86_400_000),
+            hosts_gone_after_ms: request.hosts_gone_after_ms.unwrap_or(2_592_000_000),
+            elapsed_us: 7,
+        };
+        let progress = GcProgress { phase: "removing".to_string(), objects_done: 1, objects_total: 4 };
+        let events = [
+            gc_remote_event::Event::Progress(progress),
+            gc_remote_event::Event::GoneHost("host_0123456789abcdefghjkmnpqrs".to_string()),
+            gc_remote_event::Event::MissingSnapshot(SNAPSHOT.to_string()),
+            gc_remote_event::Event::Done(done),
+        ];
+        stream(events.map(|event| GcRemoteEvent { event: Some(event) }).to_vec())
+    }
+
+    async fn gc_why(&self, request: Request<GcWhyRequest>) -> Reply<Self::GcWhyStream> {
+        let request = self.note(request);
+        known(&request.id)?;
+        let lines = ["layers/abc: needed", "  by somebody: pinned"];
+        stream(lines.map(|line| GcWhyLine { text: line.to_string() }).to_vec())
     }
 
     async fn fsck(&self, request: Request<FsckRequest>) -> Reply<Self::FsckStream> {

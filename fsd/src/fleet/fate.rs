@@ -17,10 +17,11 @@ impl Fleet {
     /// Makes a record the head, or finds out that another is.
     pub(super) fn append(&self, id: SessionId, entry: &mut Entry, head: Head) -> Result<()> {
         self.heads.check().map_err(FleetError::Heads)?;
-        let gives_away = head.holder != Some(self.host);
+        self.say_place(true)?;
         if let Err(error) = self.remember(id, entry, |entry| entry.pending = Some(head.clone())) {
-            // It may be on the disk all the same: a write behind it could be lost at the next start.
-            entry.pending = entry.pending.take().or(gives_away.then_some(head));
+            // It may be on the disk all the same: a write behind it could be lost at the next start, and what it names must not be.
+            entry.pending = entry.pending.take().or(Some(head));
+            self.hold(id, entry);
             return Err(error);
         }
         self.settle(id, entry)
@@ -156,7 +157,12 @@ impl Fleet {
     ) -> Result<()> {
         let mut changed = entry.clone();
         change(&mut changed);
-        self.ledger.save(id, &changed)?;
+        // Before anybody may see the record, and as long as somebody may.
+        self.hold(id, &changed);
+        if let Err(error) = self.ledger.save(id, &changed) {
+            self.hold(id, entry);
+            return Err(error.into());
+        }
         *entry = changed;
         Ok(())
     }

@@ -9,6 +9,7 @@
 
 mod error;
 mod fate;
+mod gc;
 pub mod heads;
 mod ledger;
 mod remote;
@@ -24,8 +25,10 @@ use std::{
     time::Duration,
 };
 
-use cas::{SnapshotId, remote::publish};
+use cas::{SnapshotId, disk::Disk, remote::publish};
 pub use error::{FleetError, Result};
+pub use gc::Collecting;
+use gc::Holds;
 use heads::{Head, HeadStore, HostId};
 pub use ledger::Taken;
 use ledger::{Entry, Ledger};
@@ -80,6 +83,13 @@ pub struct Fleet {
     ledger: Ledger,
     /// Of each session the ledger knows, or somebody is about to: one step at a time.
     entries: Mutex<HashMap<SessionId, Arc<Mutex<Entry>>>>,
+    /// The heads are nowhere but here.
+    is_alone: bool,
+    holds: Holds,
+    /// It is said in the remote store where the heads are.
+    said_place: Mutex<bool>,
+    /// When it was last said there what this host needs: seconds since 1970.
+    renewed: Mutex<Option<i64>>,
     patience: Patience,
     /// Signs of life that were given.
     beats: AtomicU64,
@@ -104,29 +114,61 @@ impl Fleet {
     ) -> session::Result<Fleet> {
         let fresh = || HostId(engine.entropy().remote_name().0);
         let (ledger, host) = Ledger::open(Arc::clone(engine.disk()), fresh)?;
-        let mut entries = HashMap::new();
+        let (mut entries, mut gone) = (HashMap::new(), Vec::new());
         for (id, entry) in ledger.entries()? {
             match engine.session_of(id) {
                 // Its mount went with the daemon.
                 Some(session) if entry.follows.is_some() => {
                     engine.discard(&session)?;
-                    engine.durability().sync()?;
-                    ledger.save(id, &Entry::default())?;
+                    gone.push(id);
                     continue;
                 }
                 Some(session) if !stays(&entry, host) => session.close(),
                 // The copy was discarded, and then this host died.
                 None if entry.taken.is_some() || entry.follows.is_some() => {
-                    ledger.save(id, &Entry::default())?;
+                    gone.push(id);
                     continue;
                 }
                 _ => {}
             }
             entries.insert(id, Arc::new(Mutex::new(entry)));
         }
+        if !gone.is_empty() {
+            // As in `forget`: a copy that comes back out of the log must find its entry.
+            engine.durability().sync()?;
+        }
+        gone.into_iter().try_for_each(|id| ledger.save(id, &Entry::default()))?;
         let (beats, slept, last_beat) = (AtomicU64::new(0), AtomicBool::new(false), Mutex::new(None));
+        let is_alone = heads.is_alone();
+        let (holds, said_place, renewed) = (Mutex::default(), Mutex::new(false), Mutex::new(None));
         let entries = Mutex::new(entries);
-        Ok(Fleet { engine, heads, host, ledger, entries, patience, beats, slept, last_beat })
+        let fleet = Fleet {
+            engine,
+            heads,
+            host,
+            ledger,
+            entries,
+            is_alone,
+            holds,
+            said_place,
+            renewed,
+            patience,
+            beats,
+            slept,
+            last_beat,
+        };
+        for (id, entry) in fleet.known() {
+            fleet.hold(id, &entry.lock());
+        }
+        if let Err(error) = fleet.hold_all() {
+            tracing::warn!(%error, "what is published from here may not stay in the remote store");
+        }
+        Ok(fleet)
+    }
+
+    /// Who a host is, by the state on its disk; `fresh` decides at the first start. Errors: the disk's, `Damaged`.
+    pub fn host_of(disk: &Arc<dyn Disk>, fresh: impl FnOnce() -> HostId) -> session::Result<HostId> {
+        Ok(Ledger::open(Arc::clone(disk), fresh)?.1)
     }
 
     /// Closes the sessions that are, or may be, another host's, on one that does not ask the others today. Errors: the state's.
@@ -171,6 +213,16 @@ impl Fleet {
             follows: entry.follows,
             head: entry.head,
         })
+    }
+
+    /// Whether a session that is here may be looked at: a closed one only if it stays, as a look at another host's or as what is left of one that was
+    /// taken. A copy that is being given away goes, and would go under the mount. Errors: `Leaving`.
+    pub fn may_look_at(&self, session: &Session) -> Result<()> {
+        let stays = |standing: Standing| standing.taken.is_some() || standing.follows.is_some();
+        match !session.is_closed() || self.standing(session).is_some_and(stays) {
+            true => Ok(()),
+            false => Err(FleetError::Leaving(session.id())),
+        }
     }
 
     /// Why a session that is here is closed.
@@ -249,6 +301,7 @@ impl Fleet {
             depth: u32::from(head.parent.is_some()),
             created: head.created,
         };
+        self.discover(&head, &[head.root, head.origin])?;
         if is_new {
             // What cannot be opened is not taken.
             self.engine.has_room_for_sessions(1)?;
@@ -264,6 +317,7 @@ impl Fleet {
     /// `Unknown`, `Ended`, `Heads`, and what engine and remote store say.
     pub fn follow(&self, id: SessionId) -> Result<Arc<Session>> {
         let head = self.head(id)?;
+        self.discover(&head, &[head.root, head.origin])?;
         let session = self.engine.fork_of(id, (head.root, head.origin), None)?;
         session.close();
         let entry = self.entry(session.id());
@@ -287,6 +341,7 @@ impl Fleet {
     /// Makes forks of what is published of a session that is not here. Errors: `Unknown`, `Ended`, `Heads`, and what engine and remote store say.
     pub fn fork(&self, id: SessionId, names: &[Option<String>]) -> Result<Vec<Arc<Session>>> {
         let head = self.head(id)?;
+        self.discover(&head, &[head.root, head.origin])?;
         let mut forks = Vec::with_capacity(names.len());
         for name in names {
             let made = self.engine.fork_of(id, (head.root, head.origin), name.clone());
@@ -309,7 +364,10 @@ impl Fleet {
         let id = session.id();
         let entry = self.entry(id);
         let mut entry = entry.try_lock_for(BUSY).ok_or(FleetError::Busy(id))?;
-        if entry.is_empty() || entry.taken.is_some() || entry.follows.is_some() {
+        if entry.is_empty() {
+            return Ok(self.engine.discard(session)?);
+        }
+        if entry.taken.is_some() || entry.follows.is_some() {
             self.engine.discard(session)?;
             return self.forget(id, &mut entry);
         }
@@ -395,7 +453,8 @@ impl Fleet {
         let mut near: Vec<_> = last.iter().map(|head| head.root).chain([meta.origin]).collect();
         near.extend(self.engine.near(root)?);
         let mut published = self.send(root, &near, asked)?;
-        if let Some(first) = first {
+        // Both stay claimed until a record names them.
+        if let Some(first) = &first {
             published.objects += first.objects;
             published.object_bytes += first.object_bytes;
             published.packs += first.packs;

@@ -5,11 +5,11 @@
 
 use std::{ffi::OsString, fmt, io, ops::Range, time::Duration};
 
-use cas::remote::{Failure, Remote};
+use cas::remote::{Dated, Failure, Remote};
 use futures::{StreamExt, TryStreamExt};
 use object_store::{
-    ClientOptions, GetOptions, ObjectStore, ObjectStoreExt, ObjectStoreScheme, PutMode, PutOptions,
-    PutPayload, RetryConfig, aws::AmazonS3Builder, azure::MicrosoftAzureBuilder,
+    ClientOptions, GetOptions, ObjectMeta, ObjectStore, ObjectStoreExt, ObjectStoreScheme, PutMode,
+    PutOptions, PutPayload, RetryConfig, aws::AmazonS3Builder, azure::MicrosoftAzureBuilder,
     gcp::GoogleCloudStorageBuilder, local::LocalFileSystem, path::Path,
 };
 use tokio::runtime::Runtime;
@@ -160,12 +160,17 @@ impl Remote for ObjectRemote {
         }
     }
 
-    fn list(&self, prefix: &str) -> Result<Vec<String>, Failure> {
+    fn dated(&self, prefix: &str) -> Result<Vec<Dated>, Failure> {
         let below = self.path(prefix);
         let found = self.run(prefix, self.reads.list(Some(&below)).try_collect::<Vec<_>>())?;
-        let mut names: Vec<String> = found.iter().map(|object| self.name(&object.location)).collect();
-        names.sort_unstable();
-        Ok(names)
+        let dated = |object: &ObjectMeta| Dated {
+            name: self.name(&object.location),
+            bytes: object.size,
+            written_secs: object.last_modified.timestamp(),
+        };
+        let mut found: Vec<Dated> = found.iter().map(dated).collect();
+        found.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        Ok(found)
     }
 
     fn first(&self, prefix: &str) -> Result<Option<String>, Failure> {

@@ -221,14 +221,19 @@ fn run(queue: &Receiver<Ready>) {
 
 #[cfg(test)]
 mod tests {
-    use cas::{Digest, ObjectKind, Store, remote::sim::SimRemote, sim::SimDisk};
+    use cas::{
+        Digest, ObjectKind, Store,
+        remote::{lease::Naming, name::RemoteName, sim::SimRemote},
+        sim::SimDisk,
+    };
 
     use super::*;
 
     /// A ticket of an object that no store has: it lands as soon as somebody has looked.
     fn ticket() -> (Store, Ticket) {
         let store = Store::open(Arc::new(SimDisk::new(0))).unwrap();
-        store.attach(Arc::new(SimRemote::default()), 64 << 20).unwrap();
+        let naming = Naming { host: RemoteName([1; 16]), fresh: Box::new(|| RemoteName([2; 16])) };
+        store.attach(Arc::new(SimRemote::default()), naming, 64 << 20).unwrap();
         let ticket = store.fetch(ObjectKind::Chunk, Digest([1; 32])).unwrap();
         (store, ticket)
     }

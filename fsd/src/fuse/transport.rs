@@ -32,6 +32,14 @@ pub enum TransportChoice {
 }
 
 impl Transport {
+    /// What asks for this one and no other.
+    pub fn choice(self) -> TransportChoice {
+        match self {
+            Transport::DevFuse => TransportChoice::DevFuse,
+            Transport::IoUring => TransportChoice::IoUring,
+        }
+    }
+
     /// Its name, as arguments and reports have it.
     pub fn name(self) -> &'static str {
         match self {

@@ -44,7 +44,7 @@ impl Host {
 
     /// What is published of a session of another host.
     fn side_of_head(&self, head: &Head) -> Answer<Side> {
-        self.engine.look_at(head.root)?;
+        self.look_at(head, head.root)?;
         let state = State::of_snapshot(&self.engine.store().fetching(), head.root)?;
         Ok(Side { state, origin: head.origin })
     }
@@ -52,7 +52,7 @@ impl Host {
     /// A session and its base, the base first.
     fn own_sides(&self, id: &str) -> Answer<(Side, Side)> {
         if let Some(head) = self.head_elsewhere(id)? {
-            self.engine.look_at(head.origin)?;
+            self.look_at(&head, head.origin)?;
             let old = Side::snapshot(&self.engine.store().fetching(), head.origin)?;
             return Ok((old, self.side_of_head(&head)?));
         }

@@ -1,8 +1,14 @@
 //! Sessions that travel: found by their ID on whatever host they are, published, and handed from host to host.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    path::Path,
+    sync::{Arc, atomic::Ordering},
+};
 
-use cas::remote::publish::{Progress, Published};
+use cas::{
+    SnapshotId,
+    remote::publish::{Progress, Published},
+};
 use proto::v1::{self, publish_event};
 
 use tonic::Status;
@@ -35,6 +41,12 @@ impl Host {
             Err(FleetError::Unknown(_)) => Ok(None),
             head => Ok(Some(head?)),
         }
+    }
+
+    /// Has what a snapshot begins with brought here that a head names.
+    pub(super) fn look_at(&self, head: &Head, id: SnapshotId) -> Answer<()> {
+        self.fleet()?.discover(head, &[id])?;
+        Ok(self.engine.look_at(id)?)
     }
 
     /// A session by what [`Host::session`] takes, or one of another host, which becomes this one's.
@@ -75,8 +87,7 @@ impl Host {
 
     pub(super) fn advance(&self, request: v1::AdvanceRequest) -> Answer<v1::AdvanceReply> {
         let (fleet, dir) = (self.fleet()?, host_path(&request.dir)?);
-        let _mounting = self.mounting.lock();
-        let (mount, session) = self.mount_on(&dir)?;
+        let (_, session) = self.mount_on(&dir)?;
         let no_follower = || {
             let message = format!(
                 "{} shows {}, which follows nothing: it is as it is now",
@@ -89,21 +100,34 @@ impl Host {
         let mut shown = Arc::clone(&session);
         if is_behind {
             shown = fleet.follow(followed)?;
-            let options = MountOptions {
-                read_only: true,
-                allow_other: mount.allow_other,
-                acl: mount.acl,
-                no_xattrs: mount.no_xattrs,
-                transport: None,
-                io: mount.io,
-            };
-            let unmounted = self.mounts.unmount_dir(&dir);
-            let mounted = unmounted.and_then(|()| self.mounts.mount(&shown, &dir, options));
+            let _mounting = self.mounting.lock();
+            let replaced = self.replace_look(&dir, &session, &shown);
             [&session, &shown].into_iter().for_each(|one| self.discard_look(one));
-            mounted?;
+            replaced?;
         }
         let published = shown.peek().base.to_string();
         Ok(v1::AdvanceReply { session: followed.to_string(), published, advanced: is_behind })
+    }
+
+    /// Mounts one look in the place of another, as that was mounted. For who holds `mounting`.
+    fn replace_look(&self, dir: &Path, old: &Arc<Session>, new: &Arc<Session>) -> Answer<()> {
+        // The network was asked meanwhile.
+        let (mount, session) = self.mount_on(dir)?;
+        if session.id() != old.id() {
+            let message = format!("{} shows something else by now; try again", dir.display());
+            return Err(Status::aborted(message));
+        }
+        let options = MountOptions {
+            read_only: true,
+            allow_other: mount.allow_other,
+            acl: mount.acl,
+            no_xattrs: mount.no_xattrs,
+            transport: Some(mount.transport.choice()),
+            io: mount.io,
+        };
+        self.mounts.unmount_dir(dir)?;
+        self.mounts.mount(new, dir, options)?;
+        Ok(())
     }
 
     /// Whether a session of this host may be mounted.
@@ -151,7 +175,10 @@ impl Host {
                     let name = || self.engine.entropy().remote_name();
                     let store = self.engine.store();
                     let published = store.publish(id, &near, &name, asked.progress, asked.is_cancelled);
-                    Ok((published.map_err(of_store)?, None))
+                    let published = published.map_err(of_store)?;
+                    // No head names it. Until the pin does, gc is kept away by what `published` holds.
+                    fleet.pin(id)?;
+                    Ok((published, None))
                 }
             },
         })

@@ -81,6 +81,8 @@ impl Aether for Service {
     type HandoffStream = Events<PublishEvent>;
     type FetchStream = Events<FetchEvent>;
     type GcStream = Events<GcEvent>;
+    type GcRemoteStream = Events<GcRemoteEvent>;
+    type GcWhyStream = Events<GcWhyLine>;
     type FsckStream = Events<FsckEvent>;
 
     async fn import(&self, request: Request<ImportRequest>) -> Reply<Self::ImportStream> {
@@ -131,6 +133,14 @@ impl Aether for Service {
         self.stream(request, Host::fetch)
     }
 
+    async fn pin(&self, request: Request<PinRequest>) -> Reply<PinReply> {
+        self.call(request, Host::pin).await
+    }
+
+    async fn unpin(&self, request: Request<UnpinRequest>) -> Reply<UnpinReply> {
+        self.call(request, Host::unpin).await
+    }
+
     async fn discard(&self, request: Request<DiscardRequest>) -> Reply<DiscardReply> {
         self.call(request, Host::discard).await
     }
@@ -153,6 +163,14 @@ impl Aether for Service {
 
     async fn gc(&self, request: Request<GcRequest>) -> Reply<Self::GcStream> {
         self.stream(request, Host::gc)
+    }
+
+    async fn gc_remote(&self, request: Request<GcRemoteRequest>) -> Reply<Self::GcRemoteStream> {
+        self.stream(request, Host::gc_remote)
+    }
+
+    async fn gc_why(&self, request: Request<GcWhyRequest>) -> Reply<Self::GcWhyStream> {
+        self.stream(request, Host::gc_why)
     }
 
     async fn fsck(&self, request: Request<FsckRequest>) -> Reply<Self::FsckStream> {

@@ -31,6 +31,7 @@ mod stream;
 mod tls;
 mod tokens;
 mod trees;
+mod upkeep;
 
 use std::{path::PathBuf, sync::Arc};
 

@@ -37,8 +37,10 @@ impl Host {
         let _mounting = self.mounting.lock();
         // Looked up under the lock: nobody discards it in between.
         let session = self.session(&found.id().to_string())?;
-        if !read_only {
-            self.check_open(&session)?;
+        match &self.fleet {
+            Some(fleet) if read_only => fleet.may_look_at(&session)?,
+            _ if read_only => {}
+            _ => self.check_open(&session)?,
         }
         let mounted =
             self.room_for_mounts(1).and_then(|()| Ok(self.mounts.mount(&session, &dir, options)?));

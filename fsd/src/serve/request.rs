@@ -109,7 +109,7 @@ impl Host {
             // Or another host has it.
             Err(Error::Unknown(unknown)) => match self.head_elsewhere(text)? {
                 Some(head) => {
-                    self.engine.look_at(head.root)?;
+                    self.look_at(&head, head.root)?;
                     Ok(Target::Snapshot(head.root))
                 }
                 None => self.granted(text, Err(Error::Unknown(unknown).into())),

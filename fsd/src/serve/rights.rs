@@ -29,7 +29,7 @@ pub(super) fn need(path: &str) -> Option<Need> {
             "Seal" | "Publish" | "Handoff" | "Discard" => Of(Write),
             "Fork" => Of(Fork),
             "Create" => OfAll(Fork),
-            "Gc" | "Fsck" | "Stats" | "Doctor" => OfAll(Manage),
+            "Gc" | "GcRemote" | "GcWhy" | "Pin" | "Unpin" | "Fsck" | "Stats" | "Doctor" => OfAll(Manage),
             "Import" | "Mount" | "Unmount" | "Advance" => Socket,
             "CreateToken" | "ListTokens" | "RevokeToken" => Socket,
             _ => return None,
@@ -56,7 +56,7 @@ mod tests {
                 }
             }
         }
-        assert!(paths.len() >= 24, "{paths:?}");
+        assert!(paths.len() >= 28, "{paths:?}");
         for path in paths {
             assert!(need(&path).is_some(), "{path} has no entry in serve/rights.rs");
         }

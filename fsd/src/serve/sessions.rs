@@ -51,6 +51,7 @@ impl Host {
             }
             Err(Error::Unknown(_)) => match self.head_elsewhere(text)? {
                 Some(head) => {
+                    self.look_at(&head, head.origin)?;
                     self.engine.adopt(head.origin)?;
                     head.origin
                 }

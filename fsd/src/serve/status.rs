@@ -95,8 +95,11 @@ fn store_code(error: &cas::Error) -> Code {
         cas::Error::Corrupt { .. }
         | cas::Error::Malformed { .. }
         | cas::Error::Missing(_)
-        | cas::Error::Foreign { .. } => Code::DataLoss,
-        cas::Error::Remote(Failure::Unreachable { .. }) | cas::Error::Absent { .. } => Code::Unavailable,
+        | cas::Error::Foreign { .. }
+        | cas::Error::Doubt { .. } => Code::DataLoss,
+        cas::Error::Remote(Failure::Unreachable { .. })
+        | cas::Error::Absent { .. }
+        | cas::Error::Condemned(_) => Code::Unavailable,
         cas::Error::Remote(Failure::Failed { .. }) => Code::DataLoss,
         cas::Error::Remote(Failure::NotFound(_)) => Code::NotFound,
         cas::Error::Remote(Failure::Refused { .. }) | cas::Error::NoRemote => Code::FailedPrecondition,

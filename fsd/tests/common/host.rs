@@ -1,9 +1,19 @@
 //! Engines: on a simulated disk that can be killed and cut off, or on a directory of this host.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use cas::{Store, disk::Disk, remote::sim::SimRemote, sim::SimDisk, store::Options, sys::SysDisk};
-use fsd::session::{Boot, Engine, Error, Limits, Parts, Result};
+use cas::{
+    Store,
+    disk::Disk,
+    remote::{lease::Naming, name::RemoteName, sim::SimRemote},
+    sim::SimDisk,
+    store::Options,
+    sys::SysDisk,
+};
+use fsd::{
+    fleet::{Fleet, heads::HostId},
+    session::{Boot, Engine, Entropy, Error, Limits, Parts, Result},
+};
 
 use super::{
     ambient::{ManualClock, SeededEntropy},
@@ -89,10 +99,14 @@ impl Opening {
             pack_bytes_max: self.pack_bytes_max,
             batch_bytes: 64 << 10,
             object_cache_bytes: 64 << 10,
+            unused: Duration::ZERO,
         };
         let store = Store::open_with(Arc::clone(&disk), options)?;
         if let Some(remote) = &self.remote {
-            store.attach(Arc::new(remote.clone()), CACHE_BYTES)?;
+            let entropy = Arc::clone(&self.entropy);
+            let host = Fleet::host_of(&disk, || HostId(entropy.remote_name().0))?;
+            let naming = Naming { host: RemoteName(host.0), fresh: Box::new(move || entropy.remote_name()) };
+            store.attach(Arc::new(remote.clone()), naming, CACHE_BYTES)?;
         }
         let (clock, entropy) = (Arc::clone(&self.clock), Arc::clone(&self.entropy));
         let (boot, accept_loss, limits) = (Boot([self.boot; 16]), self.accept_loss, self.limits);

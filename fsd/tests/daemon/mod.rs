@@ -2,12 +2,18 @@
 
 use std::{future::Future, os::unix::ffi::OsStrExt, path::Path, sync::Arc};
 
-use cas::{Store, disk::Disk, sys::SysDisk};
+use cas::{
+    Store,
+    disk::Disk,
+    remote::{lease::Naming, sim::SimRemote},
+    sys::SysDisk,
+};
 use fsd::{
+    fleet::{Fleet, Patience, heads::ObjectHeads},
     fuse::{Mounts, TransportChoice},
     host::{SystemClock, SystemEntropy, boot},
     serve::{Server, Service, listen},
-    session::{Engine, Limits, Parts},
+    session::{Engine, Entropy, Limits, Parts},
 };
 use proto::v1::{aether_client::AetherClient, *};
 use tokio::runtime::Runtime;
@@ -15,6 +21,9 @@ use tonic::{Response, Status, Streaming, transport::Channel};
 use tonic_reflection::pb::v1 as reflection;
 
 type Client = AetherClient<Channel>;
+
+/// Of what the remote store has.
+const CACHE_BYTES: u64 = 64 << 20;
 
 /// The service, its state, and a connection to it.
 pub(crate) struct Daemon {
@@ -33,11 +42,26 @@ impl Daemon {
 
     /// The same with other bounds.
     pub(crate) fn start_with(limits: Limits) -> Daemon {
+        Daemon::start_on(limits, None)
+    }
+
+    /// A host among others, which share `remote`. No thread of it renews leases or gives signs of life.
+    pub(crate) fn start_sharing(remote: &SimRemote) -> Daemon {
+        Daemon::start_on(Limits::default(), Some(remote))
+    }
+
+    fn start_on(limits: Limits, remote: Option<&SimRemote>) -> Daemon {
         let dir = tempfile::tempdir().unwrap();
         let state = dir.path().join("state");
         let disk: Arc<dyn Disk> = Arc::new(SysDisk::open(&state).unwrap());
+        let store = Store::open(Arc::clone(&disk)).unwrap();
+        if let Some(remote) = remote {
+            let fresh = || SystemEntropy.remote_name();
+            let host = Naming { host: fresh(), fresh: Box::new(fresh) };
+            store.attach(Arc::new(remote.clone()), host, CACHE_BYTES).unwrap();
+        }
         let parts = Parts {
-            store: Store::open(Arc::clone(&disk)).unwrap(),
+            store,
             disk,
             clock: Arc::new(SystemClock::new()),
             entropy: Arc::new(SystemEntropy),
@@ -46,9 +70,13 @@ impl Daemon {
             limits,
         };
         let engine = Arc::new(Engine::open(parts).unwrap());
+        let fleet = remote.map(|remote| {
+            let heads = ObjectHeads::new(Arc::new(remote.clone()), SystemEntropy.remote_name().0);
+            Arc::new(Fleet::open(Arc::clone(&engine), Arc::new(heads), Patience::default()).unwrap())
+        });
         let mounts = Mounts::new(&state, TransportChoice::default(), None);
         let socket = dir.path().join("run/aetherfsd.sock");
-        let service = Service::new(Arc::clone(&engine), mounts, None, state.canonicalize().unwrap());
+        let service = Service::new(Arc::clone(&engine), mounts, fleet, state.canonicalize().unwrap());
         let server = Server::start(listen(&socket).unwrap(), None, service).unwrap();
         let runtime = Runtime::new().unwrap();
         let endpoint = tonic::transport::Endpoint::from_shared(format!("unix:{}", socket.display())).unwrap();
@@ -154,6 +182,52 @@ impl Daemon {
             Some(gc_event::Event::Done(done)) => Ok(done),
             other => panic!("the last event is {other:?}"),
         }
+    }
+
+    pub(crate) fn publish(&self, id: &str) -> Result<PublishDone, Status> {
+        let request = PublishRequest { id: id.into() };
+        let events = self.collect(|mut c| async move { c.publish(request).await })?;
+        match events.into_iter().last().and_then(|event| event.event) {
+            Some(publish_event::Event::Done(done)) => Ok(done),
+            other => panic!("the last event is {other:?}"),
+        }
+    }
+
+    /// The snapshot that stays.
+    pub(crate) fn pin(&self, id: &str) -> Result<String, Status> {
+        let request = PinRequest { id: id.into() };
+        Ok(self.call(|mut c| async move { c.pin(request).await })?.snapshot)
+    }
+
+    /// The snapshot that need not stay.
+    pub(crate) fn unpin(&self, id: &str) -> Result<String, Status> {
+        let request = UnpinRequest { id: id.into() };
+        Ok(self.call(|mut c| async move { c.unpin(request).await })?.snapshot)
+    }
+
+    /// What came of it, the hosts that are gone, and the snapshots that are missing.
+    pub(crate) fn gc_remote(
+        &self,
+        request: GcRemoteRequest,
+    ) -> Result<(GcRemoteDone, Vec<String>, Vec<String>), Status> {
+        let events = self.collect(|mut c| async move { c.gc_remote(request).await })?;
+        let (mut gone_hosts, mut missing) = (Vec::new(), Vec::new());
+        for event in events {
+            match event.event {
+                Some(gc_remote_event::Event::Progress(_)) => {}
+                Some(gc_remote_event::Event::GoneHost(host)) => gone_hosts.push(host),
+                Some(gc_remote_event::Event::MissingSnapshot(snapshot)) => missing.push(snapshot),
+                Some(gc_remote_event::Event::Done(done)) => return Ok((done, gone_hosts, missing)),
+                None => panic!("an empty event"),
+            }
+        }
+        panic!("a gc without an end")
+    }
+
+    pub(crate) fn gc_why(&self, id: &str) -> Result<Vec<String>, Status> {
+        let request = GcWhyRequest { id: id.into() };
+        let lines = self.collect(|mut c| async move { c.gc_why(request).await })?;
+        Ok(lines.into_iter().map(|line| line.text).collect())
     }
 
     pub(crate) fn fsck(&self) -> Result<FsckDone, Status> {

@@ -93,6 +93,8 @@ pub fn check(heads: &dyn HeadStore) {
     assert_eq!(heads.again(|heads| heads.sessions(None, 10)), [session, SessionId([2; 10])]);
     assert_eq!(heads.again(|heads| heads.sessions(Some(session), 10)), [SessionId([2; 10])]);
     assert_eq!(heads.again(|heads| heads.sessions(None, 1)), [session]);
+    let place = heads.again(HeadStore::place);
+    assert_eq!(heads.again(HeadStore::place), place);
     let host = HostId([3; 16]);
     assert_eq!(heads.again(|heads| heads.last_beat(host)), None);
     heads.again(|heads| heads.beat(host, 7));

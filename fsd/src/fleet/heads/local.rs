@@ -4,7 +4,7 @@ use std::{fmt, path::Path};
 
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 
-use super::{Appended, Head, HeadError, HeadStore, HostId};
+use super::{Appended, Head, HeadError, HeadStore, HostId, Place};
 use crate::session::SessionId;
 
 /// Session to the bytes of its head.
@@ -45,6 +45,14 @@ impl LocalHeads {
 }
 
 impl HeadStore for LocalHeads {
+    fn place(&self) -> Result<Place, HeadError> {
+        Ok(Place::Host)
+    }
+
+    fn is_alone(&self) -> bool {
+        true
+    }
+
     fn newest(&self, session: SessionId) -> Result<Option<Head>, HeadError> {
         let read = || -> Result<Option<Vec<u8>>, redb::Error> {
             let table = self.database.begin_read()?.open_table(HEADS)?;

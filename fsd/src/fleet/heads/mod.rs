@@ -45,7 +45,9 @@ pub enum HeadError {
     #[error("{0}")]
     Refused(String),
     /// A record in it is none.
-    #[error("the head of {session} in {place} is damaged: {reason}; nothing is published on top of it")]
+    #[error(
+        "the head of {session} in {place} is damaged: {reason}; only the host that holds the session can go on from it, by a publish"
+    )]
     Malformed {
         /// Whose.
         session: SessionId,
@@ -56,8 +58,27 @@ pub enum HeadError {
     },
 }
 
+/// Where a place of heads is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// In the remote store itself.
+    Store,
+    /// On a host alone.
+    Host,
+    /// In a database, which was called so when it was first used.
+    Database(Nonce),
+}
+
 /// Where heads are kept. Calls block, and try again by themselves within a bound.
 pub trait HeadStore: fmt::Debug + Send + Sync + 'static {
+    /// Where it is.
+    fn place(&self) -> Result<Place, HeadError>;
+
+    /// Whether no other host can read it.
+    fn is_alone(&self) -> bool {
+        false
+    }
+
     /// Whether it can keep heads at all: before the first record is made.
     fn check(&self) -> Result<(), HeadError> {
         Ok(())

@@ -15,7 +15,7 @@ use cas::{
     remote::{Failure, Remote},
 };
 
-use super::{Appended, HEAD_BYTES_MAX, Head, HeadError, HeadStore, HostId, KEPT, Nonce};
+use super::{Appended, HEAD_BYTES_MAX, Head, HeadError, HeadStore, HostId, KEPT, Nonce, Place};
 use crate::session::SessionId;
 
 /// Digits of a record's name.
@@ -83,6 +83,10 @@ impl ObjectHeads {
 }
 
 impl HeadStore for ObjectHeads {
+    fn place(&self) -> Result<Place, HeadError> {
+        Ok(Place::Store)
+    }
+
     /// Some stores take `If-None-Match` and overwrite what is there.
     fn check(&self) -> Result<(), HeadError> {
         if self.probed.load(Relaxed) {
@@ -116,19 +120,17 @@ impl HeadStore for ObjectHeads {
     }
 
     fn append(&self, head: &Head) -> Result<Appended, HeadError> {
-        let newest = self.newest(head.session)?;
-        let last = newest.as_ref().map_or(0, |newest| newest.seq);
-        if last >= head.seq {
+        let last = self.newest_seq(head.session)?.unwrap_or(0);
+        if last.checked_add(1) != Some(head.seq) {
             // It may be this one that is there: the answer was lost the last time.
-            return self.outcome(head, newest);
+            return self.outcome(head, self.newest(head.session)?);
         }
-        if last + 1 < head.seq {
-            return Ok(Appended::Lost(newest));
-        }
-        // Whether it was this one or there was one already, the look behind it says who won.
-        self.remote.create(&record(head.session, head.seq), head.encode()).map_err(unknown)?;
-        let newest = self.newest(head.session)?;
-        let outcome = self.outcome(head, newest)?;
+        let is_ours = self.remote.create(&record(head.session, head.seq), head.encode()).map_err(unknown)?;
+        // The look behind it says whether it came in time.
+        let outcome = match self.newest_seq(head.session)? {
+            Some(newest) if is_ours && newest == head.seq => Appended::Won,
+            _ => self.outcome(head, self.newest(head.session)?)?,
+        };
         if outcome == Appended::Won {
             self.remove_followed(head);
         }
@@ -189,7 +191,7 @@ fn unknown(failure: Failure) -> HeadError {
 mod tests {
     use std::{collections::VecDeque, ops::Range};
 
-    use cas::remote::sim::SimRemote;
+    use cas::remote::{Dated, sim::SimRemote};
     use parking_lot::Mutex;
 
     use super::*;
@@ -262,9 +264,9 @@ mod tests {
             }
         }
 
-        fn list(&self, prefix: &str) -> Result<Vec<String>, Failure> {
+        fn dated(&self, prefix: &str) -> Result<Vec<Dated>, Failure> {
             self.call(prefix)?;
-            self.remote.list(prefix)
+            self.remote.dated(prefix)
         }
 
         fn remove(&self, name: &str) -> Result<(), Failure> {
@@ -326,8 +328,8 @@ mod tests {
             self.0.write(name, bytes).map(|()| true)
         }
 
-        fn list(&self, prefix: &str) -> Result<Vec<String>, Failure> {
-            self.0.list(prefix)
+        fn dated(&self, prefix: &str) -> Result<Vec<Dated>, Failure> {
+            self.0.dated(prefix)
         }
 
         fn remove(&self, name: &str) -> Result<(), Failure> {
@@ -352,19 +354,23 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_record_is_named_and_nothing_follows_it() {
+    fn what_is_no_record_is_named_and_followed_by_its_holder_alone() {
         let remote = SimRemote::default();
         let heads = ObjectHeads::new(Arc::new(remote.clone()), [1; 16]);
         heads.append(&contract::head(1, 1, 1)).unwrap();
         remote.flip(&record(SessionId([1; 10]), 1), 20);
         for error in [
             heads.newest(SessionId([1; 10])).unwrap_err(),
-            heads.append(&contract::head(1, 2, 2)).unwrap_err(),
+            heads.append(&contract::head(1, 1, 2)).unwrap_err(),
         ] {
             assert!(
                 matches!(&error, HeadError::Malformed { .. }) && error.to_string().contains("heads/ses_"),
                 "{error}"
             );
         }
+        // Who knows what it said goes on.
+        let next = contract::head(1, 2, 2);
+        assert_eq!(heads.append(&next).unwrap(), Appended::Won);
+        assert_eq!(heads.newest(next.session).unwrap(), Some(next));
     }
 }

@@ -11,7 +11,7 @@ use tokio::runtime::Runtime;
 use tokio_postgres::{Config, config::Host, error::SqlState};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use super::{Appended, Head, HeadError, HeadStore, HostId, KEPT};
+use super::{Appended, Head, HeadError, HeadStore, HostId, KEPT, Place};
 use crate::session::SessionId;
 
 mod migrations {
@@ -39,6 +39,8 @@ const SESSIONS: &str =
     "SELECT DISTINCT session FROM aether_heads WHERE session > $1 ORDER BY session LIMIT $2";
 const BEAT: &str = "INSERT INTO aether_beats (host, beat) VALUES ($1, $2) \
 ON CONFLICT (host) DO UPDATE SET beat = EXCLUDED.beat";
+const NAME: &str = "INSERT INTO aether_place (one, name) VALUES (1, $1) ON CONFLICT (one) DO NOTHING";
+const NAMED: &str = "SELECT name FROM aether_place WHERE one = 1";
 const LAST_BEAT: &str = "SELECT beat FROM aether_beats WHERE host = $1";
 
 /// See the module.
@@ -156,6 +158,18 @@ fn tls() -> MakeRustlsConnect {
 }
 
 impl HeadStore for PostgresHeads {
+    fn place(&self) -> Result<Place, HeadError> {
+        let mut fresh = [0; 16];
+        getrandom::fill(&mut fresh).map_err(|error| HeadError::Unknown(error.to_string()))?;
+        let row = self.run(async |connection| {
+            connection.execute(NAME, &[&&fresh[..]]).await?;
+            connection.query_one(NAMED, &[]).await
+        })?;
+        let name = row.get::<_, &[u8]>(0).try_into();
+        let malformed = || HeadError::Unknown(format!("{}: its name is none", self.place));
+        Ok(Place::Database(name.map_err(|_| malformed())?))
+    }
+
     fn newest(&self, session: SessionId) -> Result<Option<Head>, HeadError> {
         let row = self.run(async |connection| connection.query_opt(NEWEST, &[&&session.0[..]]).await)?;
         row.map(|row| self.decode(session, row.get(0))).transpose()
