@@ -320,7 +320,12 @@ impl World {
                 drop(self.hosts[host].fleet.discard(&session));
             }
             (18..20, _) => self.restart(host),
-            (20, _) => self.collect(host),
+            (20, _) => {
+                // What the first condemns the second removes.
+                self.collect(host);
+                self.remote.pass(60);
+                self.collect(host);
+            }
             (21, _) => self.hosts[host].fleet.renew(),
             _ => {}
         }
