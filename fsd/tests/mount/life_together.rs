@@ -44,7 +44,7 @@ fn check_cut(daemon: &Daemon, id: &str, at_least: u64) {
     assert!(lines >= at_least, "{id} has {lines} lines, and {at_least} were acknowledged before it was made");
     for (n, line) in journal.chunks(9).enumerate() {
         let expected = format!("{n:08}\n");
-        // The kernel may carry out a write in parts, cut where a page ends, if it has no memory for the next one: a cut may be between them.
+        // Of a line across the end of a page the kernel makes two requests, and docs/semantics.md says that a fork may be between them.
         let expected = match line.len() {
             9 => &expected[..],
             len if journal.len() % 4096 == 0 => &expected[..len],
