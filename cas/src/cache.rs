@@ -2,15 +2,20 @@
 //!
 //! What is here was checked when it was read from its pack (docs/decisions/0011), and an object never changes, so nothing here
 //! can be out of date. An object that somebody holds outlives its eviction.
+//!
+//! Of those that went it is known for a while what was checked of them. When one is read again, its record's checksum says that the bytes are
+//! the same.
 
 use std::collections::{HashMap, VecDeque};
 
 use parking_lot::Mutex;
 
-use crate::{Digest, Object, hash::KeyedHash};
+use crate::{Digest, Object, hash::KeyedHash, object::Passed};
 
 /// What an entry costs beside its bytes: table, queue, counts, allocator.
 const ENTRY_BYTES: usize = 160;
+/// Objects that went of which it is known what was checked: less than 1 MiB, and directories of 500 MiB if they are wide.
+const PASSED_MAX: usize = 8192;
 
 /// The objects that were asked for lately.
 #[derive(Debug)]
@@ -26,6 +31,9 @@ struct Table {
     /// Every object once, in the order in which they are looked at for eviction.
     queue: VecDeque<Digest>,
     bytes: usize,
+    /// Of objects that are not here any more, each once in the queue beside it, oldest first.
+    passed: HashMap<Digest, Passed, KeyedHash>,
+    gone: VecDeque<Digest>,
 }
 
 #[derive(Debug)]
@@ -47,6 +55,11 @@ impl Cache {
         let slot = table.objects.get_mut(&digest)?;
         slot.used = true;
         Some(slot.object.clone())
+    }
+
+    /// What was found of an object that is not here any more.
+    pub(crate) fn passed(&self, digest: Digest) -> Option<Passed> {
+        self.table.lock().passed.get(&digest).copied()
     }
 
     /// Puts a checked object in. Gives back the one to use: all who ask for a digest share its bytes.
@@ -81,8 +94,21 @@ impl Table {
                 continue;
             }
             self.bytes -= cost(&slot.object);
+            let passed = slot.object.passed();
             self.objects.remove(&digest);
+            return self.note(digest, passed);
+        }
+    }
+
+    fn note(&mut self, digest: Digest, passed: Passed) {
+        if self.passed.insert(digest, passed).is_some() {
             return;
+        }
+        self.gone.push_back(digest);
+        if self.gone.len() > PASSED_MAX
+            && let Some(oldest) = self.gone.pop_front()
+        {
+            self.passed.remove(&oldest);
         }
     }
 }
@@ -94,6 +120,7 @@ fn cost(object: &Object) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ObjectKind;
 
     fn object(n: u32, len: usize) -> (Digest, Object) {
         (Digest::of(&n.to_le_bytes()), Object::new(vec![n as u8; len]))
@@ -113,6 +140,29 @@ mod tests {
         }
         assert_eq!(cache.table.lock().objects.len(), 100);
         assert!(cache.get(object(1, 0).0).is_none() && cache.get(object(999, 0).0).is_some());
+    }
+
+    #[test]
+    fn what_was_found_of_an_object_that_went_is_known_for_a_while() {
+        let cache = Cache::new(0);
+        let (first, bytes) = object(0, 10);
+        bytes.check_once(ObjectKind::Dir, || Ok(())).unwrap();
+        let passed = bytes.passed();
+        assert_ne!(passed, Passed::default());
+        cache.put(first, bytes);
+        assert_eq!(cache.passed(first), None, "it is here");
+        for n in 1..=PASSED_MAX as u32 {
+            let (digest, bytes) = object(n, 10);
+            cache.put(digest, bytes);
+            assert_eq!(cache.passed(first), Some(passed), "{n}");
+        }
+        for n in 0..2 {
+            let (digest, bytes) = object(PASSED_MAX as u32 + 1 + n, 10);
+            cache.put(digest, bytes);
+        }
+        assert_eq!(cache.passed(first), None);
+        let table = cache.table.lock();
+        assert_eq!((table.passed.len(), table.gone.len()), (PASSED_MAX, PASSED_MAX));
     }
 
     #[test]

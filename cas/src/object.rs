@@ -40,9 +40,23 @@ struct Inner {
     decodes: AtomicU8,
 }
 
+/// What bytes were found to be, once they were found to be what their digest says: kinds that they decode as, a bit each.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Passed(u8);
+
 impl Object {
     pub(crate) fn new(bytes: Vec<u8>) -> Object {
-        Object(Arc::new(Inner { bytes, decodes: AtomicU8::new(0) }))
+        Object::again(bytes, Passed::default())
+    }
+
+    /// Bytes that were an object before, of which this was found then.
+    pub(crate) fn again(bytes: Vec<u8>, Passed(decodes): Passed) -> Object {
+        Object(Arc::new(Inner { bytes, decodes: AtomicU8::new(decodes) }))
+    }
+
+    /// What was found of it so far.
+    pub(crate) fn passed(&self) -> Passed {
+        Passed(self.0.decodes.load(Relaxed))
     }
 
     /// Bytes of memory that it takes.

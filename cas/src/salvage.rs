@@ -37,7 +37,7 @@ impl Store {
         objects.sort_unstable_by_key(|(_, at)| at.offset);
         let mut change = Change::default();
         for (digest, from) in objects {
-            let object = match pack.object(digest, &from) {
+            let object = match pack.object(digest, &from, None) {
                 Ok(object) => object,
                 // It broke since it was surveyed: the next fsck tells of it.
                 Err(error @ Error::Corrupt { .. }) => {

@@ -202,7 +202,8 @@ impl Store {
         if let Some(object) = self.0.objects.get(digest) {
             return Ok(object);
         }
-        let object = match self.find(digest, |pack, at| pack.object(digest, at)) {
+        let passed = self.0.objects.passed(digest);
+        let object = match self.find(digest, |pack, at| pack.object(digest, at, passed)) {
             Err(Error::Missing(_)) => self.elsewhere(kind, digest, |kept| Ok(kept.object(kind, digest)))?,
             found => found?,
         };

@@ -5,7 +5,7 @@ use crate::{
     Attrs, Snapshot, SnapshotId, Time,
     disk::Open,
     index::INDEX_PATH,
-    record::{BLOCK_BYTES, PackHeader, RecordHeader},
+    record::{BLOCK_BYTES, PackHeader, RECORD_HEADER, RecordHeader},
     sim::SimDisk,
     sys::SysDisk,
 };
@@ -241,6 +241,28 @@ fn damage_is_named_and_the_rest_reads() {
         disk.flip(&path, at.offset + offset, 4);
     }
     assert_reads(&open(&disk), &put);
+}
+
+/// An object that went out of memory and is read again is not hashed again: its record's checksum is asked.
+#[test]
+fn damage_after_the_first_read_is_noticed() {
+    let disk = SimDisk::new(1);
+    let store = Store::open_with(Arc::new(disk.clone()), Options { object_cache_bytes: 0, ..SMALL }).unwrap();
+    let put = fill(&store, 0..12).unwrap();
+    let ((.., victim), (.., other)) = (put[6], put[9]);
+    let read = || {
+        store.object(ObjectKind::Dir, other).unwrap();
+        store.object(ObjectKind::Dir, victim)
+    };
+    read().unwrap();
+    let at = store.index().locate(victim).unwrap().unwrap();
+    let path = pack_path(at.pack, PackKind::Meta);
+    for place in 0..u64::from(at.len) {
+        disk.flip(&path, at.offset + RECORD_HEADER as u64 + place, 1);
+        assert!(matches!(read(), Err(Error::Corrupt { digest, .. }) if digest == victim), "{place}");
+        disk.flip(&path, at.offset + RECORD_HEADER as u64 + place, 1);
+        assert_eq!(&*read().unwrap(), &bytes(6, at.len as usize)[..]);
+    }
 }
 
 /// A store with one large chunk: its digest, its bytes and where it is.
