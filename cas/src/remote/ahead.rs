@@ -1,43 +1,66 @@
-//! How much to fetch. Policy alone: a value in, a value out; who fetches is [`fetch`](super::fetch).
+//! How much to fetch. Policy alone: values in, values out; who fetches is [`fetch`](super::fetch).
+//!
+//! Frames are told by their positions in the order of the tree, through all packs of a kind that a layer has: a scan does not begin anew at
+//! the end of a pack.
 
-use std::{collections::VecDeque, ops::Range};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    ops::Range,
+};
 
-/// Frames that are fetched at most because one was asked for: 8 MiB of what is in them.
-const WINDOW_MAX: u32 = 32;
+/// Frames that are fetched ahead of a reader at most: 64 MiB of what is in them, and some 16 MiB on their way, which is what a link of 400 MB/s
+/// has on its way in 40 ms.
+pub(super) const WINDOW_MAX: u32 = 256;
 /// A scan may leave some out: what it finds in other packs, or in the cache.
 const GAP_MAX: u32 = 8;
-/// Readers of a pack that are told apart.
+/// Those who read many files at a time do not come in the order of the tree.
+const BACK_MAX: u32 = 32;
+/// Pieces of what was fetched that are remembered: of more, all are forgotten, and some may come twice.
+const PIECES_MAX: usize = 1024;
+/// Readers of a layer that are told apart.
 const STREAMS_MAX: usize = 8;
-/// Of what a stream has fetched so far, this part is fetched ahead of it: so much is in vain at most if it ends.
+/// This part of what a stream has read is fetched ahead of it: so much is in vain at most if it ends.
 const AHEAD_PART: u32 = 4;
+/// What is fetched ahead is asked for once so much of the window is missing, so that requests are large.
+const STEP_PART: u32 = 4;
 
-/// The reads of one pack, as far as they came to the remote store.
+/// Who reads what a layer has of one kind.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Streams {
     /// The one that read last is the last.
     all: VecDeque<Stream>,
+    /// What was fetched for any of them, as far as nothing of it was missed since: from where to where. They do not touch.
+    fetched: BTreeMap<u32, u32>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Stream {
+    /// Where it reads.
+    at: u32,
+    /// How many frames it has read in all.
+    read: u32,
     /// Behind the last frame that was fetched for it.
     end: u32,
-    /// How many it was in all.
-    fetched: u32,
 }
 
 impl Streams {
-    /// What to fetch when `frame` is missing, of so many. [`Streams::fetched`] says what of that was done.
-    pub fn missing(&mut self, frame: u32, frames: u32) -> Range<u32> {
-        let goes_on = |stream: &Stream| (stream.end..=stream.end + GAP_MAX).contains(&frame);
+    /// Somebody reads at a position, of so many. What to have besides, which may be nothing; [`Streams::went`] says how far that was done.
+    pub fn read(&mut self, position: u32, count: u32) -> Range<u32> {
+        let goes_on =
+            |stream: &Stream| (stream.at.saturating_sub(BACK_MAX)..=stream.end + GAP_MAX).contains(&position);
         let stream = match self.all.iter().position(goes_on) {
             Some(nth) => self.all.remove(nth),
             None => None,
         };
-        let mut stream = stream.unwrap_or(Stream { end: frame, fetched: 0 });
-        let ahead = (stream.fetched.div_ceil(AHEAD_PART)).min(WINDOW_MAX - 1);
-        let range = frame..(frame + 1 + ahead).min(frames);
-        (stream.end, stream.fetched) = (frame, stream.fetched);
+        let mut stream = stream.unwrap_or(Stream { at: position, read: 0, end: position });
+        // What it left out was not fetched for it, and does not count.
+        stream.read += position.min(stream.end).saturating_sub(stream.at);
+        stream.at = stream.at.max(position);
+        stream.end = stream.end.max(position + 1);
+        let window = stream.read.div_ceil(AHEAD_PART).min(WINDOW_MAX);
+        let end = (stream.at + 1 + window).min(count);
+        let is_due = end.saturating_sub(stream.end) > window / STEP_PART;
+        let range = stream.end..if is_due || end == count { end.max(stream.end) } else { stream.end };
         if self.all.len() == STREAMS_MAX {
             self.all.pop_front();
         }
@@ -45,11 +68,42 @@ impl Streams {
         range
     }
 
-    /// Of what [`Streams::missing`] said last, all before `end` is fetched.
-    pub fn fetched(&mut self, end: u32) {
+    /// Of what [`Streams::read`] said last, all before `end` was fetched, now or before.
+    pub fn went(&mut self, end: u32) {
         if let Some(stream) = self.all.back_mut() {
-            stream.fetched += end - stream.end;
-            stream.end = end;
+            stream.end = stream.end.max(end);
+        }
+    }
+
+    /// Whether a frame was fetched before, and not missed since.
+    pub fn has(&self, position: u32) -> bool {
+        self.fetched.range(..=position).next_back().is_some_and(|(_, end)| position < *end)
+    }
+
+    /// Frames are on their way here.
+    pub fn fetched(&mut self, Range { mut start, mut end }: Range<u32>) {
+        if let Some((&before, &its_end)) = self.fetched.range(..=start).next_back()
+            && its_end >= start
+        {
+            (start, end) = (before, end.max(its_end));
+        }
+        while let Some((&next, &its_end)) = self.fetched.range(start..=end).next() {
+            self.fetched.remove(&next);
+            end = end.max(its_end);
+        }
+        if self.fetched.len() == PIECES_MAX {
+            self.fetched.clear();
+        }
+        self.fetched.insert(start, end);
+    }
+
+    /// A frame is not here, nor on its way. What was fetched together with it may be gone, too.
+    pub fn missed(&mut self, position: u32) {
+        let piece = self.fetched.range(..=position).next_back().map(|(start, end)| (*start, *end));
+        if let Some((start, end)) = piece
+            && position < end
+        {
+            self.fetched.remove(&start);
         }
     }
 }
@@ -58,43 +112,92 @@ impl Streams {
 mod tests {
     use super::*;
 
-    fn fetch(streams: &mut Streams, frame: u32) -> Range<u32> {
-        let range = streams.missing(frame, 200);
-        streams.fetched(range.end);
+    const COUNT: u32 = 4000;
+
+    fn read(streams: &mut Streams, position: u32) -> Range<u32> {
+        let range = streams.read(position, COUNT);
+        streams.went(range.end);
         range
     }
 
     #[test]
-    fn scans_fetch_ahead_by_a_part_of_what_they_read_and_others_what_they_ask_for() {
-        let mut streams = Streams::default();
-        let (mut at, mut lens) = (0, Vec::new());
-        while at < 200 {
-            let range = fetch(&mut streams, at);
-            lens.push(range.end - range.start);
-            at = range.end;
+    fn a_scan_is_kept_ahead_of_by_a_part_of_what_it_has_read() {
+        let (mut streams, mut end, mut steps) = (Streams::default(), 0, Vec::new());
+        for at in 0..COUNT {
+            let range = read(&mut streams, at);
+            if !range.is_empty() {
+                steps.push(range.end - range.start);
+                end = range.end;
+            }
+            let ahead = end.saturating_sub(at + 1);
+            assert!(ahead <= at.div_ceil(AHEAD_PART).min(WINDOW_MAX), "{ahead} ahead of {at}");
+            assert!(at < 8 || at + 8 > COUNT || ahead > 0, "it waits at {at}");
         }
-        assert_eq!(lens[..8], [1, 2, 2, 3, 3, 4, 5, 6]);
-        assert!(lens.iter().all(|len| *len <= WINDOW_MAX) && lens.len() < 30, "{lens:?}");
-        assert_eq!(fetch(&mut streams, 100), 100..101);
+        assert_eq!(end, COUNT);
+        assert!(
+            steps.iter().all(|step| *step <= WINDOW_MAX) && steps.len() < 160,
+            "{}: {steps:?}",
+            steps.len()
+        );
+    }
+
+    #[test]
+    fn who_reads_here_and_there_has_nothing_fetched_ahead() {
+        let mut streams = Streams::default();
+        assert!((0..100).all(|nth| read(&mut streams, nth * 37 % COUNT).is_empty()));
     }
 
     #[test]
     fn streams_that_take_turns_are_told_apart() {
         let mut streams = Streams::default();
-        let (mut low, mut high) = (0, 100);
-        for _ in 0..6 {
-            low = fetch(&mut streams, low).end;
-            high = fetch(&mut streams, high).end;
+        let (mut low, mut high) = (0, 0);
+        for at in 0..40 {
+            low = low.max(read(&mut streams, at).end);
+            high = high.max(read(&mut streams, 1000 + at).end);
         }
-        assert!(low > 12 && high > 112, "{low} {high}");
+        assert!(low > 45 && high > 1045, "{low} {high}");
     }
 
     #[test]
     fn what_was_not_fetched_does_not_count() {
         let mut streams = Streams::default();
-        let at = (0..4).fold(0, |at, _| fetch(&mut streams, at).end);
-        assert!(streams.missing(at, 200).end > at + 2);
-        streams.fetched(at + 1);
-        assert!(streams.missing(at + 1, 200).end > at + 3, "it goes on behind that");
+        (0..40).for_each(|at| drop(read(&mut streams, at)));
+        let range = streams.read(52, COUNT);
+        assert!(range.len() > 4, "{range:?}");
+        streams.went(range.start + 1);
+        assert_eq!(streams.read(53, COUNT).start, range.start + 1, "it goes on behind that");
+    }
+
+    #[test]
+    fn a_scan_by_many_at_a_time_is_one() {
+        let mut streams = Streams::default();
+        (0..COUNT / 2).for_each(|at| drop(read(&mut streams, at ^ 3)));
+        assert_eq!(streams.all.len(), 1);
+        assert!(streams.all[0].end > COUNT / 2 + WINDOW_MAX / 2, "{streams:?}");
+    }
+
+    #[test]
+    fn nothing_is_behind_the_end() {
+        let mut streams = Streams::default();
+        (0..COUNT).for_each(|at| assert!(read(&mut streams, at).end <= COUNT));
+    }
+
+    #[test]
+    fn what_was_fetched_is_known_until_some_of_it_is_missed() {
+        let mut streams = Streams::default();
+        let known = |streams: &Streams| (0..40).filter(|at| streams.has(*at)).collect::<Vec<_>>();
+        for range in [4..8, 20..22, 8..9, 2..4, 12..13, 13..21, 30..31, 25..35] {
+            let mut all: Vec<_> = known(&streams).into_iter().chain(range.clone()).collect();
+            streams.fetched(range);
+            all.sort_unstable();
+            all.dedup();
+            assert_eq!(known(&streams), all);
+        }
+        assert_eq!(streams.fetched, BTreeMap::from([(2, 9), (12, 22), (25, 35)]));
+        streams.missed(10);
+        streams.missed(21);
+        assert_eq!(streams.fetched, BTreeMap::from([(2, 9), (25, 35)]));
+        (0..3 * PIECES_MAX as u32).for_each(|nth| streams.fetched(100 + 2 * nth..101 + 2 * nth));
+        assert!(streams.fetched.len() <= PIECES_MAX);
     }
 }

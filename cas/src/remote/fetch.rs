@@ -7,8 +7,10 @@
 //!
 //! Owns its threads, the frames under way and the queue. Knows nothing of where objects go: that is the [`Landing`]'s business.
 
+mod early;
+
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{HashMap, HashSet, VecDeque, hash_map::Entry},
     fmt,
     ops::Range,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -26,6 +28,7 @@ use super::{
     is_unreachable,
     known::Atlas,
     layer::{Layer, Place},
+    marks::Marks,
     name::RemoteName,
     pack::Unpacker,
 };
@@ -38,8 +41,8 @@ const REQUEST_BYTES: u64 = 1 << 20;
 /// Requests that wait for a thread, beyond which nothing is fetched that nobody has asked for.
 const AHEAD_MAX: usize = 64;
 
-/// Packs of which the readers are remembered: of more, they begin anew.
-const PACKS_MAX: usize = 4096;
+/// Layers of which the readers are remembered: of more, they begin anew.
+const LAYERS_MAX: usize = 4096;
 
 /// When the remote store could not be reached, whoever comes within this time is told so at once: tries take long, and who needs a hundred
 /// objects one after the other would wait a hundred times.
@@ -69,6 +72,7 @@ struct Shared {
     /// Gone at the end: what comes then goes nowhere.
     landing: Weak<dyn Landing>,
     counters: Arc<Counters>,
+    marks: Marks,
     /// Nothing is locked inside it, and nothing waits under it.
     state: Mutex<State>,
     work: Condvar,
@@ -92,7 +96,8 @@ struct State {
     asked: HashMap<(PackKind, Digest), Arc<Flight>>,
     /// Frames under way, and who waits for something in each.
     frames: HashMap<(RemoteName, u32), Vec<(PackKind, Digest)>>,
-    packs: HashMap<RemoteName, Streams>,
+    /// Who reads what of each kind a layer has, by its first pack.
+    streams: HashMap<RemoteName, Streams>,
     /// The remote store could not be reached, after many tries: what it said, and when that was.
     down: Option<(Instant, Arc<Error>)>,
     is_ending: bool,
@@ -121,11 +126,6 @@ struct Frames {
 impl Frames {
     fn name(&self) -> RemoteName {
         self.layer.packs()[self.pack as usize].name
-    }
-
-    fn bytes(&self, frames: Range<u32>) -> u64 {
-        let range = self.layer.range(self.pack, frames);
-        range.end - range.start
     }
 }
 
@@ -201,9 +201,10 @@ impl Fetcher {
         landing: Weak<dyn Landing>,
         counters: Arc<Counters>,
     ) -> Result<Fetcher> {
-        let (state, work, ended) = (Mutex::default(), Condvar::new(), Condvar::new());
-        let fetcher =
-            Fetcher { shared: Arc::new(Shared { atlas, remote, landing, counters, state, work, ended }) };
+        let (marks, state) = (Marks::default(), Mutex::default());
+        let (work, ended) = (Condvar::new(), Condvar::new());
+        let shared = Shared { atlas, remote, landing, counters, marks, state, work, ended };
+        let fetcher = Fetcher { shared: Arc::new(shared) };
         let spawn = |name: &str, work: Box<dyn FnOnce(&Shared) + Send>| {
             let shared = Arc::clone(&fetcher.shared);
             let thread = thread::Builder::new().name(name.into()).spawn(move || work(&shared));
@@ -350,50 +351,34 @@ impl Shared {
     }
 
     /// Enters who waits for a frame. Returns what to fetch now, unless the frame is under way; what comes with it is for others.
-    fn begin(
-        &self,
-        key: (PackKind, Digest),
-        layer: Arc<Layer>,
-        Place { pack, frame }: Place,
-    ) -> Option<Frames> {
+    fn begin(&self, key: (PackKind, Digest), layer: Arc<Layer>, place: Place) -> Option<Frames> {
+        let Place { pack, frame } = place;
         let first = Frames { layer, pack, range: frame..frame + 1 };
         let name = first.name();
         let mut state = self.state.lock();
-        let State { wanted, frames, packs, ahead, .. } = &mut *state;
-        if let Some(waiting) = frames.get_mut(&(name, frame)) {
-            waiting.push(key);
-            // Now somebody waits for it: it is no longer behind what somebody waits for.
-            let queued =
-                ahead.iter().position(|queued| queued.name() == name && queued.range.contains(&frame));
-            wanted.extend(queued.and_then(|nth| ahead.remove(nth)).map(Job::Fetch));
-            return None;
-        }
-        frames.insert((name, frame), vec![key]);
-        if packs.len() == PACKS_MAX {
-            packs.clear();
-        }
-        let streams = packs.entry(name).or_default();
-        let rest = streams.missing(frame, first.layer.frame_count(pack));
-        let mut end = frame + 1;
-        while end < rest.end && ahead.len() < AHEAD_MAX {
-            // As many as are not under way yet, up to a request's size.
-            let start = end;
-            while end < rest.end
-                && !frames.contains_key(&(name, end))
-                && (end == start || first.bytes(start..end + 1) <= REQUEST_BYTES)
-            {
-                frames.insert((name, end), Vec::new());
-                end += 1;
+        let State { wanted, frames, ahead, .. } = &mut *state;
+        let is_new = match frames.entry((name, frame)) {
+            Entry::Occupied(mut waiting) => {
+                waiting.get_mut().push(key);
+                // Now somebody waits for it: it is no longer behind what somebody waits for.
+                let queued =
+                    ahead.iter().position(|queued| queued.name() == name && queued.range.contains(&frame));
+                wanted.extend(queued.and_then(|nth| ahead.remove(nth)).map(Job::Fetch));
+                false
             }
-            if end > start {
-                ahead.push_back(Frames { range: start..end, ..first.clone() });
-                self.work.notify_one();
-            } else {
-                end += 1;
+            Entry::Vacant(place) => {
+                place.insert(vec![key]);
+                true
             }
+        };
+        if is_new {
+            let position = first.layer.position(place);
+            let streams = state.streams(&first.layer, pack);
+            streams.missed(position);
+            streams.fetched(position..position + 1);
         }
-        streams.fetched(end);
-        Some(first)
+        self.go_ahead(&mut state, &first.layer, place);
+        is_new.then_some(first)
     }
 
     /// Fetches some frames, and tells those who wait for what is in them.
@@ -449,6 +434,15 @@ impl Shared {
         let kind = layer.packs()[*pack as usize].kind;
         let (objects, raw) = unpacker.unpack(kind, layer.lens(Place { pack: *pack, frame }), stored)?;
         let landing = self.landing.upgrade().ok_or(Error::Cancelled)?;
+        let is_ahead = || {
+            let state = self.state.lock();
+            state.frames.get(&(frames.name(), frame)).is_some_and(Vec::is_empty)
+        };
+        if let Some(first) = objects.first()
+            && is_ahead()
+        {
+            self.marks.put(first.digest, layer, Place { pack: *pack, frame });
+        }
         objects
             .into_iter()
             .try_for_each(|object| landing.land(object.kind, object.digest, &raw[object.range]))

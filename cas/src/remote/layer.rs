@@ -58,6 +58,8 @@ pub struct PackEntry {
     pub(crate) kind: PackKind,
     /// Of all frames of the layer.
     frames: Range<u32>,
+    /// How many frames the packs of its kind have that stand before it.
+    before: u32,
 }
 
 /// Where an object is: the pack's number in its layer, and the frame's in the pack.
@@ -146,6 +148,44 @@ impl Layer {
     pub fn range(&self, pack: u32, frames: Range<u32>) -> Range<u64> {
         let (first, last) = (Place { pack, frame: frames.start }, Place { pack, frame: frames.end - 1 });
         self.starts[self.nth(first)]..self.starts[self.nth(last)] + u64::from(self.lens(last).stored)
+    }
+
+    /// How many bytes these frames of a pack have there.
+    pub(super) fn stored_bytes(&self, pack: u32, frames: Range<u32>) -> u64 {
+        let range = self.range(pack, frames);
+        range.end - range.start
+    }
+
+    /// Where a frame is in the order of the tree: how many frames of its kind are before it.
+    pub(super) fn position(&self, place: Place) -> u32 {
+        self.packs[place.pack as usize].before + place.frame
+    }
+
+    /// The frames at these positions, by packs, of the kind of `pack`. None of them is in a pack before that one.
+    pub(super) fn frames_at(
+        &self,
+        pack: u32,
+        positions: Range<u32>,
+    ) -> impl Iterator<Item = (u32, Range<u32>)> {
+        let kind = self.packs[pack as usize].kind;
+        let packs = (pack..).zip(&self.packs[pack as usize..]).filter(move |(_, entry)| entry.kind == kind);
+        packs
+            .map(move |(pack, entry)| {
+                let count = entry.frames.end - entry.frames.start;
+                let within = |position: u32| position.saturating_sub(entry.before).min(count);
+                (pack, within(positions.start)..within(positions.end))
+            })
+            .skip_while(|(_, frames)| frames.is_empty())
+            .take_while(|(_, frames)| !frames.is_empty())
+    }
+
+    /// The pack that the frames of a kind begin with, by which readers of two layers are told apart, and how many frames of that kind there are.
+    pub(super) fn run(&self, pack: u32) -> (RemoteName, u32) {
+        let kind = self.packs[pack as usize].kind;
+        let first = self.packs.iter().find(|entry| entry.kind == kind);
+        let last = self.packs.iter().rfind(|entry| entry.kind == kind);
+        let (Some(first), Some(last)) = (first, last) else { unreachable!("the pack is one of them") };
+        (first.name, last.before + (last.frames.end - last.frames.start))
     }
 
     fn nth(&self, place: Place) -> usize {
@@ -271,6 +311,7 @@ fn decode_packs(bytes: &[u8], pack_count: usize, frame_count: usize) -> Result<P
     let (packs, rest) = bytes.split_at(pack_count * PACK);
     let mut lens = rest[..frame_count * FRAME].chunks_exact(FRAME);
     let (mut entries, mut starts, mut frames) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut data, mut meta) = (0, 0);
     for pack in packs.chunks_exact(PACK) {
         let (name, count) = (RemoteName(array(pack, 0)), u32_at(pack, 16));
         let kind = PackKind::from_u8(pack[20]).ok_or(malformed("neither data nor meta"))?;
@@ -288,7 +329,13 @@ fn decode_packs(bytes: &[u8], pack_count: usize, frame_count: usize) -> Result<P
             at += u64::from(frame.stored);
             frames.push(frame);
         }
-        entries.push(PackEntry { name, kind, frames: first..frames.len() as u32 });
+        let of_kind = match kind {
+            PackKind::Data => &mut data,
+            PackKind::Meta => &mut meta,
+        };
+        let before = *of_kind;
+        *of_kind += count;
+        entries.push(PackEntry { name, kind, frames: first..frames.len() as u32, before });
     }
     if lens.next().is_some() {
         return Err(malformed("frames that are in no pack"));

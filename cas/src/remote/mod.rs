@@ -19,6 +19,7 @@ pub mod known;
 pub mod layer;
 pub mod lease;
 pub mod manifest;
+mod marks;
 pub mod name;
 pub mod pack;
 pub mod publish;

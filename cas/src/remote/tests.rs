@@ -240,6 +240,35 @@ fn many_who_want_the_same_cost_one_read() {
     assert!(remote.take_reads().0 < 8);
 }
 
+/// A reader that runs ahead of a scan, and the scan, which reads what the other left out: requests are large, and nothing comes twice.
+#[test]
+fn a_scan_behind_another_one_has_nothing_fetched_again() {
+    const FILES: u64 = 3000;
+    let Hosts { remote, there, .. } = hosts(0..FILES);
+    let mut seeds: Vec<_> = (0..FILES).collect();
+    // As they stand in the directory, and in the packs.
+    seeds.sort_by_key(|seed| seed.to_string());
+    let read = |seed: u64| {
+        let content = bytes(seed, 500 + seed as usize * 7);
+        let mut read = vec![0; content.len()];
+        there.fetching().read_chunk(crate::Digest::of(&content), 0, &mut read).unwrap();
+        assert_eq!(read, content);
+    };
+    read(seeds[0]);
+    remote.take_reads();
+    let lead = seeds.len() / 2;
+    for at in 1..seeds.len() + lead {
+        let is_left = |seed: &u64| seed % 5 == 0;
+        seeds.get(at).filter(|seed| !is_left(seed)).into_iter().for_each(|seed| read(*seed));
+        at.checked_sub(lead).map(|at| seeds[at]).filter(is_left).into_iter().for_each(read);
+    }
+    let (reads, read_bytes) = remote.take_reads();
+    let all_bytes: u64 = (0..FILES).map(|seed| 500 + seed * 7).sum();
+    assert!(read_bytes < all_bytes * 101 / 100, "{read_bytes} of {all_bytes} bytes");
+    // Of 256 KiB in the beginning, of 1 MiB then.
+    assert!(reads < 80, "{reads}");
+}
+
 #[test]
 fn the_cache_keeps_its_bound_and_what_it_lets_go_comes_again() {
     let remote = SimRemote::default();

@@ -268,6 +268,7 @@ impl Store {
         for _ in 0..MOVED_RETRIES_MAX {
             if let Some(found) = get(&far.kept)? {
                 far.counters.found();
+                far.fetcher.passed(digest);
                 return Ok(found);
             }
             match self.1 {

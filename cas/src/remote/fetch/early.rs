@@ -1,0 +1,85 @@
+//! What is fetched before somebody waits for it: frames behind those that a reader reads.
+//!
+//! How much that is [`ahead`](super::super::ahead) decides. That a reader has come to what was fetched early is seen by
+//! [marks](super::super::marks): then more is fetched, and a reader as fast as the line waits for nothing.
+
+use std::{ops::Range, sync::Arc};
+
+use super::{AHEAD_MAX, Fetcher, Frames, LAYERS_MAX, REQUEST_BYTES, Shared, State};
+use crate::{
+    Digest,
+    remote::{
+        ahead::Streams,
+        layer::{Layer, Place},
+    },
+};
+
+impl Fetcher {
+    /// Somebody has read an object that was here. If it came ahead of its reader, more is fetched.
+    pub fn passed(&self, digest: Digest) {
+        if let Some((layer, place)) = self.shared.marks.take(digest) {
+            self.shared.go_ahead(&mut self.shared.state.lock(), &layer, place);
+        }
+    }
+}
+
+impl Shared {
+    /// Has fetched what a reader will need who is at a place.
+    pub(super) fn go_ahead(&self, state: &mut State, layer: &Arc<Layer>, place: Place) {
+        let count = layer.run(place.pack).1;
+        let Range { start, end } = state.streams(layer, place.pack).read(layer.position(place), count);
+        let mut went = start;
+        'all: for (pack, range) in layer.frames_at(place.pack, start..end) {
+            let mut from = range.start;
+            while from < range.end {
+                if state.ahead.len() >= AHEAD_MAX {
+                    break 'all;
+                }
+                let piece = state.piece(layer, pack, from..range.end);
+                from = piece.end + u32::from(piece.is_empty());
+                if !piece.is_empty() {
+                    state.fetch_ahead(Frames { layer: Arc::clone(layer), pack, range: piece });
+                    self.work.notify_one();
+                }
+                went = layer.position(Place { pack, frame: from });
+            }
+        }
+        state.streams(layer, place.pack).went(went);
+    }
+}
+
+impl State {
+    /// Who reads what a layer has of the kind of one of its packs.
+    pub(super) fn streams(&mut self, layer: &Layer, pack: u32) -> &mut Streams {
+        let run = layer.run(pack).0;
+        if self.streams.len() == LAYERS_MAX && !self.streams.contains_key(&run) {
+            self.streams.clear();
+        }
+        self.streams.entry(run).or_default()
+    }
+
+    /// From the first of these frames on, as many as one request asks for and nobody has asked for.
+    fn piece(&mut self, layer: &Layer, pack: u32, range: Range<u32>) -> Range<u32> {
+        let name = layer.packs()[pack as usize].name;
+        let begin = layer.position(Place { pack, frame: 0 });
+        let streams = self.streams.get(&layer.run(pack).0);
+        let is_free = |frame: u32| {
+            !self.frames.contains_key(&(name, frame))
+                && streams.is_none_or(|streams| !streams.has(begin + frame))
+        };
+        let start = range.start;
+        let fits = |frame: u32| frame == start || layer.stored_bytes(pack, start..frame + 1) <= REQUEST_BYTES;
+        let count = range.take_while(|frame| is_free(*frame) && fits(*frame)).count() as u32;
+        start..start + count
+    }
+
+    /// Puts frames into the queue that nobody waits for.
+    fn fetch_ahead(&mut self, frames: Frames) {
+        let name = frames.name();
+        self.frames.extend(frames.range.clone().map(|frame| ((name, frame), Vec::new())));
+        let position = |frame| frames.layer.position(Place { pack: frames.pack, frame });
+        let positions = position(frames.range.start)..position(frames.range.end);
+        self.streams(&frames.layer, frames.pack).fetched(positions);
+        self.ahead.push_back(frames);
+    }
+}
