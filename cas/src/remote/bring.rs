@@ -1,12 +1,14 @@
 //! Brings contents of files here before anybody reads them: many at a time, so that nobody waits for one request after the other.
 
-use std::collections::VecDeque;
+use std::ops::Range;
 
 use super::fetch::Ticket;
 use crate::{Content, Digest, Error, ObjectKind, Result, Store, blob::List};
 
-/// Objects that are waited for at a time: a few frames for each thread that fetches, and not so many that others wait for long.
-const UNDER_WAY_MAX: usize = 128;
+/// Chunks that are asked for together, and about their bytes: enough for small files to lie side by side in a pack, and for each thread that fetches to
+/// have some requests of large ones; few enough that what was named first comes first, and that nobody waits for long.
+const TOGETHER_MAX: usize = 1024;
+const TOGETHER_BYTES: u64 = 32 << 20;
 
 /// What came, or was here.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -17,30 +19,39 @@ pub struct Brought {
     pub fetched: u64,
 }
 
-/// Has contents fetched, in the order that it is told of them.
+/// Has contents fetched, about in the order that it is told of them.
 #[derive(Debug)]
 pub struct Bring {
     store: Store,
-    under_way: VecDeque<Ticket>,
+    /// Not asked for yet, and their bytes.
+    named: Vec<Digest>,
+    named_bytes: u64,
+    /// Of the last time that was asked.
+    under_way: Vec<Ticket>,
     brought: Brought,
 }
 
 impl Bring {
     /// Of what the remote store of this one has.
     pub fn new(store: &Store) -> Bring {
-        Bring { store: store.fetching(), under_way: VecDeque::new(), brought: Brought::default() }
+        let (named, under_way) = (Vec::new(), Vec::new());
+        Bring { store: store.fetching(), named, named_bytes: 0, under_way, brought: Brought::default() }
     }
 
-    /// Has a content fetched. Waits if many are under way. Errors: what the remote store says.
-    pub fn content(&mut self, content: &Content) -> Result<()> {
+    /// Has what is in a range of a content fetched, in whole chunks. May wait for what it was told of before. Errors: what the remote store says.
+    pub fn range(&mut self, content: &Content, range: Range<u64>) -> Result<()> {
         match content {
             Content::Empty => Ok(()),
-            Content::Chunk(digest) => self.chunk(*digest),
+            Content::Chunk(digest) => self.chunk(*digest, range.end - range.start),
             Content::List(digest) => {
                 let object = self.store.chunk_list(*digest)?;
-                for extent in List::open(&object)?.extents_from(0) {
-                    if let Some(chunk) = extent?.chunk {
-                        self.chunk(chunk)?;
+                for extent in List::open(&object)?.extents_from(range.start) {
+                    let extent = extent?;
+                    if extent.range.start >= range.end {
+                        break;
+                    }
+                    if let Some(chunk) = extent.chunk {
+                        self.chunk(chunk, extent.range.end - extent.range.start)?;
                     }
                 }
                 Ok(())
@@ -50,25 +61,33 @@ impl Bring {
 
     /// Waits for all that is under way. Returns what came.
     pub fn finish(mut self) -> Result<Brought> {
-        while let Some(ticket) = self.under_way.pop_front() {
-            ticket.wait().map_err(Error::of_fetch)?;
-        }
+        self.ask()?;
+        wait(self.under_way)?;
         Ok(self.brought)
     }
 
-    fn chunk(&mut self, digest: Digest) -> Result<()> {
+    fn chunk(&mut self, digest: Digest, bytes: u64) -> Result<()> {
         if self.store.is_here(digest)? {
             self.brought.here += 1;
             return Ok(());
         }
-        let ticket = self.store.fetch(ObjectKind::Chunk, digest).ok_or(Error::Missing(digest))?;
         self.brought.fetched += 1;
-        self.under_way.push_back(ticket);
-        if self.under_way.len() > UNDER_WAY_MAX
-            && let Some(first) = self.under_way.pop_front()
-        {
-            first.wait().map_err(Error::of_fetch)?;
-        }
-        Ok(())
+        self.named.push(digest);
+        self.named_bytes += bytes;
+        let is_enough = self.named.len() == TOGETHER_MAX || self.named_bytes >= TOGETHER_BYTES;
+        if is_enough { self.ask() } else { Ok(()) }
     }
+
+    /// While this comes, the next ones are named.
+    fn ask(&mut self) -> Result<()> {
+        let Some(&first) = self.named.first() else { return Ok(()) };
+        let tickets = self.store.fetch_together(ObjectKind::Chunk, &self.named);
+        let before = std::mem::replace(&mut self.under_way, tickets.ok_or(Error::Missing(first))?);
+        (self.named_bytes, self.named) = (0, Vec::new());
+        wait(before)
+    }
+}
+
+fn wait(tickets: Vec<Ticket>) -> Result<()> {
+    tickets.into_iter().try_for_each(|ticket| ticket.wait().map_err(Error::of_fetch))
 }

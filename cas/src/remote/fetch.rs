@@ -8,6 +8,7 @@
 //! Owns its threads, the frames under way and the queue. Knows nothing of where objects go: that is the [`Landing`]'s business.
 
 mod early;
+mod together;
 
 use std::{
     collections::{HashMap, HashSet, VecDeque, hash_map::Entry},
@@ -220,23 +221,11 @@ impl Fetcher {
 
     /// Has an object brought here.
     pub fn fetch(&self, kind: ObjectKind, digest: Digest) -> Ticket {
-        let key = (PackKind::of(kind), digest);
-        let mut state = self.shared.state.lock();
-        if let Some(flight) = state.asked.get(&key) {
-            return Ticket(Arc::clone(flight));
+        let (flight, is_new) = self.shared.begin_flight((PackKind::of(kind), digest));
+        if is_new {
+            self.shared.state.lock().wanted.push_back(Job::Locate(kind, digest));
+            self.shared.work.notify_one();
         }
-        let flight = Arc::new(Flight { begun: now(), state: Mutex::default(), changed: Condvar::new() });
-        let refused = if state.is_ending { Some(Arc::new(Error::Cancelled)) } else { state.down() };
-        if let Some(error) = refused {
-            drop(state);
-            flight.land(&Err(error));
-            return Ticket(flight);
-        }
-        self.shared.counters.fetched();
-        state.asked.insert(key, Arc::clone(&flight));
-        state.wanted.push_back(Job::Locate(kind, digest));
-        drop(state);
-        self.shared.work.notify_one();
         Ticket(flight)
     }
 

@@ -270,6 +270,32 @@ fn a_scan_behind_another_one_has_nothing_fetched_again() {
 }
 
 #[test]
+fn what_is_named_together_comes_together_and_alone() {
+    let Hosts { remote, there, .. } = hosts(0..1000);
+    let chunk = |seed: u64| crate::Content::Chunk(crate::Digest::of(&bytes(seed, 500 + seed as usize * 7)));
+    let bring = |seeds: &mut dyn Iterator<Item = u64>| {
+        let mut bring = super::bring::Bring::new(&there);
+        seeds.for_each(|seed| bring.range(&chunk(seed), 0..1).unwrap());
+        bring.finish().unwrap()
+    };
+    // Here it is found out where they are.
+    assert_eq!(bring(&mut [7].into_iter()).fetched, 1);
+    remote.take_reads();
+    let fetched = bring(&mut (0..1000).rev()).fetched;
+    let (reads, read_bytes) = remote.take_reads();
+    // 4 MB that do not compress, in whatever order.
+    assert!(
+        fetched > 900 && reads < 10 && read_bytes < 5 << 20,
+        "{fetched} by {reads} of {read_bytes} bytes"
+    );
+    assert_eq!((bring(&mut (0..1000)).here, remote.take_reads().0), (1000, 0));
+    // Nobody has this one, and the others hear nothing of it.
+    let mut bring = super::bring::Bring::new(&there);
+    bring.range(&crate::Content::Chunk(crate::Digest([1; 32])), 0..1).unwrap();
+    assert!(bring.finish().is_err());
+}
+
+#[test]
 fn the_cache_keeps_its_bound_and_what_it_lets_go_comes_again() {
     let remote = SimRemote::default();
     let here = host(&SimDisk::new(1), &remote);

@@ -116,6 +116,12 @@ impl Store {
         Some(self.0.far.get()?.fetcher.fetch(kind, digest))
     }
 
+    /// The same for many that are needed: those that lie side by side come together, and no others. A ticket for each, in their order. Waits until it is
+    /// known where they are.
+    pub fn fetch_together(&self, kind: ObjectKind, digests: &[Digest]) -> Option<Vec<Ticket>> {
+        Some(self.0.far.get()?.fetcher.fetch_together(kind, digests))
+    }
+
     /// Makes a snapshot of the remote store known here, by its manifest, and has it stay there as long as this host needs it. Errors: `UnknownSnapshot`,
     /// `Remote`.
     pub fn discover(&self, id: SnapshotId) -> Result<Arc<Manifest>> {

@@ -93,7 +93,7 @@ impl Fetching<'_> {
                 }
                 Kind::File => {
                     if let Some(blob) = found.file()?.base {
-                        self.bring.content(&blob.content).map_err(of_store)?;
+                        self.bring.range(&blob.content, 0..blob.size).map_err(of_store)?;
                     }
                     self.done.files += 1;
                     self.done.bytes = self.done.bytes.saturating_add(found.attrs.size);
