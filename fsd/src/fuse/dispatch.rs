@@ -1,6 +1,6 @@
 //! From a request to its reply: converts, calls the engine, replies. One for each mount, whatever carries its requests.
 
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
 use cas::{Kind, disk::Patience, remote::fetch::Ticket};
 use fuser::Notifier;
@@ -163,7 +163,11 @@ impl Dispatch {
             self.reading(ino, request.header.pid);
         }
         match read {
-            Ok(len) => Answer::Done(len.unwrap_or_default()),
+            Ok(len) => {
+                let len = len.unwrap_or_default();
+                self.accessed(request.header.pid, ino, Some(offset..offset.saturating_add(len as u64)));
+                Answer::Done(len)
+            }
             Err(error) => Answer::Failed(report(name, ino, &error)),
         }
     }
@@ -196,7 +200,7 @@ impl Dispatch {
             return Err(Errno::EROFS.into());
         }
         match *operation {
-            Operation::Lookup { name } => self.lookup(ino, name, reply),
+            Operation::Lookup { name } => self.lookup(caller, name, reply),
             Operation::Forget { count } => {
                 session.forget(ino, count);
                 Ok(Answer::None)
@@ -264,6 +268,7 @@ impl Dispatch {
                 if offset == 0 {
                     self.reading(ino, caller.pid);
                 }
+                self.accessed(caller.pid, ino, Some(offset..offset.saturating_add(size.into())));
                 Ok(read)
             }
             Operation::Write { offset, data, drops_set_ids } => {
@@ -275,9 +280,11 @@ impl Dispatch {
                 session.sync()?;
                 Ok(reply.done())
             }
-            Operation::Readdir { offset, size } => self.list(ino, offset, false, Listing::new(reply, size)),
+            Operation::Readdir { offset, size } => {
+                self.list(caller, offset, false, Listing::new(reply, size))
+            }
             Operation::Readdirplus { offset, size } => {
-                self.list(ino, offset, true, Listing::new(reply, size))
+                self.list(caller, offset, true, Listing::new(reply, size))
             }
             Operation::Statfs => self.statfs(reply),
             // The kernel does not ask again: it tells everybody that this is not supported.
@@ -320,6 +327,7 @@ impl Dispatch {
             Operation::CopyFileRange(copy) => {
                 let (from, to) = ((ino, copy.offset_in), (copy.ino_out, copy.offset_out));
                 let copied = session.copy_range(caller.writer(), from, to, copy.len)?;
+                self.accessed(caller.pid, ino, Some(copy.offset_in..copy.offset_in.saturating_add(copied)));
                 Ok(reply.put(&abi::WriteOut { size: copied as u32, ..Default::default() }))
             }
             Operation::Destroy => Ok(reply.done()),
@@ -340,11 +348,16 @@ impl Dispatch {
         reply.put(&attr_out(&self.session, found))
     }
 
-    fn lookup(&self, dir: u64, name: &[u8], reply: &mut Reply<'_>) -> Outcome {
-        match self.session.lookup(dir, &Name::parse(name)?) {
-            Err(Error::NotFound) => Ok(reply.put(&nothing())),
-            found => Ok(self.entry(reply, &found?)),
-        }
+    fn lookup(&self, caller: Caller, name: &[u8], reply: &mut Reply<'_>) -> Outcome {
+        let found = match self.session.lookup(caller.ino, &Name::parse(name)?) {
+            Err(Error::NotFound) => None,
+            found => Some(found?),
+        };
+        self.accessed(caller.pid, caller.ino, None);
+        Ok(match found {
+            Some(found) => self.entry(reply, &found),
+            None => reply.put(&nothing()),
+        })
     }
 
     fn forget_all_of(&self, forgets: &[u8]) -> Outcome {
@@ -371,7 +384,8 @@ impl Dispatch {
     }
 
     /// READDIR, and with attributes READDIRPLUS. What the session cannot list any further for lack of room is asked for later.
-    fn list(&self, ino: u64, offset: u64, with_attrs: bool, mut listing: Listing<'_, '_>) -> Outcome {
+    fn list(&self, caller: Caller, offset: u64, with_attrs: bool, mut listing: Listing<'_, '_>) -> Outcome {
+        let ino = caller.ino;
         let found = self.session.stat(ino)?;
         let dots = [(found.ino, &b"."[..]), (found.parent, b"..")];
         for (at, (dot, name)) in dots.into_iter().enumerate().skip(offset.min(DOT_ENTRIES) as usize) {
@@ -397,6 +411,7 @@ impl Dispatch {
         if self.watches_reads() {
             self.relisting.listed(ino, offset, entries);
         }
+        self.accessed(caller.pid, ino, None);
         Ok(listing.done())
     }
 
@@ -416,6 +431,18 @@ impl Dispatch {
         }
         if let Some(follower) = &self.follower {
             follower.read(ino, pid, worn);
+        }
+    }
+
+    /// A process has read something of a file, or has looked into a directory. What the reader ahead reads does not count: it tells of that itself.
+    fn accessed(&self, pid: u32, ino: u64, range: Option<Range<u64>>) {
+        let Some(accesses) = self.session.accesses() else { return };
+        if self.follower.as_ref().is_some_and(|follower| follower.is_reader(pid)) {
+            return;
+        }
+        match range {
+            Some(range) => accesses.add_file(ino, range),
+            None => accesses.add_dir(ino),
         }
     }
 

@@ -123,7 +123,8 @@ impl Engine {
         let empty = store_empty(&store)?;
         let durability = Durability::new(log, pool);
         let epochs = AtomicU64::new(recovered.epoch);
-        let shared = Arc::new(Shared { disk, store, durability, clock, epochs, limits });
+        let accesses = Arc::default();
+        let shared = Arc::new(Shared { disk, store, durability, clock, epochs, accesses, limits });
         let mut sessions = Sessions::default();
         for r in recovered.sessions {
             sessions.insert(Arc::new(Session::new(Arc::clone(&shared), r.meta, r.state, r.anchor)));

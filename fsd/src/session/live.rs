@@ -5,12 +5,12 @@
 //! and only then the effects are applied. So the order of the log is the order of the changes in memory, and what cannot be
 //! recorded does not happen.
 //!
-//! Locks, in this order: `gate`, `state`, `cursor`, a shard of `known`, the log's own. Under `state` no I/O happens
+//! Locks, in this order: `gate`, `state`, `cursor`, a shard of `known`, the log's own; what is read is taken down outside of all of them. Under `state` no I/O happens
 //! but the log's append and look-ups in dir objects and attribute sets of the store; bytes of files never move under it.
 
 use std::sync::{
     Arc,
-    atomic::{AtomicBool, AtomicU64, Ordering},
+    atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
 };
 
 use cas::{Attrs, Kind, SnapshotId, Store, disk::Disk};
@@ -18,6 +18,7 @@ use parking_lot::{Mutex, RwLock, RwLockWriteGuard};
 
 use super::{
     Clock, Error, Limits, Result, SessionId,
+    accesses::Accesses,
     durability::Durability,
     inode::{ROOT, XattrSet},
     known::KnownInodes,
@@ -43,6 +44,8 @@ pub struct Shared {
     pub clock: Arc<dyn Clock>,
     /// The last epoch that was given out; see [`State::epoch`].
     pub epochs: AtomicU64,
+    /// Accesses that are recorded, of all sessions.
+    pub accesses: Arc<AtomicUsize>,
     /// Bounds.
     pub limits: Limits,
 }
@@ -69,6 +72,7 @@ pub struct Session {
     /// What its mount may name by number.
     pub known: KnownInodes,
     pub(super) listings: Listings,
+    accesses: Accesses,
     /// The position of the log from which this session can be replayed.
     pub(super) anchor: AtomicU64,
     pub(super) sealing: Mutex<()>,
@@ -85,6 +89,7 @@ impl Session {
     /// A session that is `state`, replayable from `anchor` on.
     pub(super) fn new(shared: Arc<Shared>, meta: Meta, state: State, anchor: u64) -> Session {
         let changed_us = AtomicU64::new(shared.clock.monotonic_us());
+        let accesses = Accesses::new(Arc::clone(&shared.accesses));
         Session {
             meta,
             shared,
@@ -93,6 +98,7 @@ impl Session {
             cursor: Mutex::default(),
             known: KnownInodes::default(),
             listings: Listings::default(),
+            accesses,
             anchor: AtomicU64::new(anchor),
             sealing: Mutex::new(()),
             discarded: AtomicBool::new(false),
@@ -110,6 +116,11 @@ impl Session {
     /// The store under it.
     pub fn store(&self) -> &Store {
         &self.shared.store
+    }
+
+    /// Where those take down what they read who read for others. `None` where nobody wants to know: without a remote store all of it is here.
+    pub fn accesses(&self) -> Option<&Accesses> {
+        self.store().has_remote().then_some(&self.accesses)
     }
 
     /// What it is now, for readers that walk by path. Bytes may still be overwritten in place under it; what must not see

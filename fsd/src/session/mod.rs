@@ -3,6 +3,7 @@
 //! Synchronous, and pure but for what it is given: clock, randomness and disk arrive as arguments. It has never heard of
 //! errno, FUSE, tokio or protobuf. `docs/ARCHITECTURE.md` says how the parts work together.
 
+mod accesses;
 mod acl;
 mod ambient;
 mod attributes;
@@ -29,6 +30,7 @@ mod log_file;
 mod name;
 mod names;
 mod privileges;
+mod profile;
 mod rebase;
 mod record;
 mod recover;
@@ -40,6 +42,7 @@ mod state;
 mod sums;
 mod tree;
 
+pub use accesses::{ACCESSES_ALL_MAX, ACCESSES_MAX, Accesses};
 pub use ambient::{Boot, Clock, Entropy};
 pub use attributes::{SetAttrs, SetTime, SetXattr, XATTR_NAME_BYTES_MAX, XATTR_VALUE_BYTES_MAX};
 pub use check::{CheckProgress, Checked, Flaw};
@@ -56,6 +59,7 @@ pub use log::{DamagedFile, Log};
 pub use name::{NAME_BYTES_MAX, Name, parse_path};
 pub use names::{New, Rename};
 pub use privileges::Writer;
+pub use profile::{Profile, ProfileEntry};
 pub use record::Meta;
 pub use seal::{SealProgress, Sealed};
 pub use segment::Pool;

@@ -232,9 +232,15 @@ impl State {
 
     /// Walks from the root. Error: `NotFound`, `NotADirectory`.
     pub fn walk(&self, store: &Store, path: &[Name]) -> Result<Found> {
+        self.walk_past(store, path, |_| {})
+    }
+
+    /// [`State::walk`], telling of each directory that is looked into.
+    pub fn walk_past(&self, store: &Store, path: &[Name], mut past: impl FnMut(u64)) -> Result<Found> {
         let mut found = Found::changed(ROOT, self.root());
         for name in path {
             let dir = self.open_dir(store, &found)?;
+            past(dir.ino);
             found = self.child(&dir, name)?.ok_or(Error::NotFound)?;
         }
         Ok(found)

@@ -15,7 +15,7 @@ use std::{
     process::{Child, ChildStdin, Command, Stdio},
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU32, AtomicUsize, Ordering},
     },
     thread,
     time::Duration,
@@ -71,7 +71,9 @@ pub(super) struct Follower {
     session: Arc<Session>,
     mount: PathBuf,
     device: String,
-    /// Nothing is locked inside it.
+    /// The process that reads ahead; 0 if there is none.
+    reader: AtomicU32,
+    /// Inside it only what takes down what was read.
     state: Mutex<State>,
     ended: Condvar,
 }
@@ -149,6 +151,7 @@ impl Follower {
             session,
             mount,
             device,
+            reader: AtomicU32::new(0),
             state: Mutex::new(state),
             ended: Condvar::new(),
         })
@@ -158,7 +161,8 @@ impl Follower {
     pub fn read(self: &Arc<Follower>, ino: u64, pid: u32, worn: Option<u64>) {
         let mut state = self.state.lock();
         if let Some(scan) = &mut state.scan {
-            return scan.read(ino, pid);
+            let passed = scan.read(ino, pid);
+            return self.passed(passed);
         }
         let Some(dir) = worn.filter(|_| !state.is_stopped && state.last_reader != Some(pid)) else { return };
         state.dirs += 1;
@@ -185,6 +189,7 @@ impl Follower {
         command.current_dir("/").env_clear();
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut child = command.spawn()?;
+        self.reader.store(child.id(), Ordering::Relaxed);
         let (Some(mut go), Some(mut marks)) = (child.stdin.take(), child.stdout.take()) else {
             unreachable!("both were asked for")
         };
@@ -199,8 +204,13 @@ impl Follower {
         }
         let mut mark = [0; size_of::<u64>()];
         while marks.read_exact(&mut mark).is_ok() {
-            if let Some(scan) = &mut self.state.lock().scan {
-                scan.marked(u64::from_le_bytes(mark));
+            let mark = u64::from_le_bytes(mark);
+            if mark & walk::WAS_READ != 0 {
+                self.read_ahead(mark & !walk::WAS_READ);
+            } else if let Some(scan) = &mut self.state.lock().scan {
+                self.session.accesses().iter().for_each(|accesses| accesses.window_read());
+                let passed = scan.marked(mark);
+                self.passed(passed);
             }
         }
         Ok(())
@@ -216,12 +226,32 @@ impl Follower {
                 tracing::debug!(%error, "a reader cannot be waited for");
             }
         }
+        // Another process may have the number next.
+        self.reader.store(0, Ordering::Relaxed);
         let mut state = self.state.lock();
         let was_followed = state.scan.take().is_some_and(|scan| scan.was_followed);
+        self.session.accesses().iter().for_each(|accesses| accesses.end_ahead());
         state.last_reader = number;
         state.dirs_wanted = if was_followed { DIRS_MIN } else { (2 * state.dirs_wanted).min(DIRS_MAX) };
         drop(state);
         self.ended.notify_all();
+    }
+
+    /// The reader had something read or listed: it counts when the scan has come that far.
+    fn read_ahead(&self, ino: u64) {
+        self.session.accesses().iter().for_each(|accesses| accesses.read_ahead(ino, 0..walk::READ_BYTES_MAX));
+    }
+
+    /// The scan has come to the end of so many more windows.
+    fn passed(&self, windows: usize) {
+        if let Some(accesses) = self.session.accesses().filter(|_| windows > 0) {
+            accesses.windows_passed(windows);
+        }
+    }
+
+    /// Whether it is the process that reads ahead.
+    pub fn is_reader(&self, pid: u32) -> bool {
+        pid != 0 && self.reader.load(Ordering::Relaxed) == pid
     }
 
     /// It stays mounted after all.
@@ -247,35 +277,39 @@ impl Follower {
 }
 
 impl Scan {
-    /// Somebody reads: if it is a mark, the reader may go on.
-    fn read(&mut self, ino: u64, pid: u32) {
+    /// Somebody reads: if it is a mark, the reader may go on. How many windows are through by that.
+    fn read(&mut self, ino: u64, pid: u32) -> usize {
         if self.reader.as_ref().is_some_and(|(reader, _)| reader.id() == pid) {
-            return;
+            return 0;
         }
         let Some(at) = self.marks.iter().position(|mark| *mark == ino) else {
             if self.read.len() == READ_MAX {
                 self.read.pop_front();
             }
-            return self.read.push_back(ino);
+            self.read.push_back(ino);
+            return 0;
         };
         self.marks.drain(..=at);
-        self.step(at + 1);
+        self.step(at + 1)
     }
 
-    /// The reader is through with a window, up to this file.
-    fn marked(&mut self, mark: u64) {
+    /// The reader is through with a window, up to this file. How many the scan is through with by that.
+    fn marked(&mut self, mark: u64) -> usize {
         if self.read.contains(&mark) {
             let passed = self.marks.drain(..).count();
-            self.step(passed + 1);
-        } else if self.marks.len() < MARKS_MAX {
+            return self.step(passed + 1);
+        }
+        if self.marks.len() < MARKS_MAX {
             self.marks.push_back(mark);
         }
+        0
     }
 
-    fn step(&mut self, windows: usize) {
-        let Some((_, go)) = &mut self.reader else { return };
+    fn step(&mut self, windows: usize) -> usize {
+        let Some((_, go)) = &mut self.reader else { return windows };
         self.was_followed = true;
         // A pipe that is full, or has no other end: the reader ends by itself.
         let _ = go.write(&[0; MARKS_MAX][..windows.min(MARKS_MAX)]);
+        windows
     }
 }

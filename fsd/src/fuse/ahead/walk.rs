@@ -39,6 +39,10 @@ const WINDOW_FILES: usize = 128;
 const FILE_BYTES_MAX: i64 = 128 << 10;
 /// Of a directory: more is not looked at.
 const ENTRIES_MAX: usize = 65_536;
+/// The bit that no inode number has: of what the daemon is told, it tells what was read from marks.
+pub(super) const WAS_READ: u64 = 1 << 63;
+/// What the kernel read of a file at most, because of the reader.
+pub(super) const READ_BYTES_MAX: u64 = FILE_BYTES_MAX as u64;
 /// Entries that a window may have, of whatever kind, and windows without a file to leave to the scan until it is given up.
 const WINDOW_ENTRIES: usize = 1024;
 const EMPTY_WINDOWS_MAX: usize = 16;
@@ -53,7 +57,8 @@ pub struct Task {
 }
 
 /// Reads ahead until the tree ends, or nobody follows. First `go` tells the directory that the scan is in, from the mount point on,
-/// with a 0 behind it. The number of the file at the end of each window goes to `marks`; each further byte from `go` says that one of
+/// with a 0 behind it. The number of the file at the end of each window goes to `marks`, and before it, with `WAS_READ`, those of what was read and
+/// listed in that window; each further byte from `go` says that one of
 /// them was read. Errors: there is no such mount or directory; the daemon is gone.
 pub fn run(task: &Task, mut go: impl Read + AsFd, mut marks: impl Write) -> io::Result<()> {
     let from = read_path(&mut go)?;
@@ -67,17 +72,21 @@ pub fn run(task: &Task, mut go: impl Read + AsFd, mut marks: impl Write) -> io::
         }
         let is_read = lead.is_enough() || !walk.has_doubts;
         let mark = match walk.window(is_read)? {
-            Window::Mark(mark) => mark,
+            Window::Mark(mark) => Some(mark),
             Window::Empty if empty < EMPTY_WINDOWS_MAX => {
                 empty += 1;
                 continue;
             }
             Window::Empty => return Ok(()),
-            Window::End => break,
+            Window::End => None,
         };
         empty = 0;
-        marks.write_all(&mark.to_le_bytes())?;
+        let told: Vec<u8> = walk.take_read().into_iter().chain(mark).flat_map(u64::to_le_bytes).collect();
+        marks.write_all(&told)?;
         marks.flush()?;
+        if mark.is_none() {
+            break;
+        }
         lead.step();
         again.add(lead.windows(), walk.take_left());
         loop {
@@ -135,6 +144,8 @@ struct Level {
 struct Listed {
     name: Box<OsStr>,
     kind: Type,
+    /// The inode's.
+    number: u64,
 }
 
 /// Depth first, in the order of the listings, as programs that scan a tree go.
@@ -143,6 +154,8 @@ struct Walk {
     levels: Vec<Level>,
     /// Directories that it is through with, since somebody asked.
     left: Vec<Left>,
+    /// What it had the kernel read and list since somebody asked, each with `WAS_READ`.
+    read: Vec<u64>,
     /// Whether a READ makes the kernel doubt the access time. Not of a read-only mount.
     has_doubts: bool,
 }
@@ -165,7 +178,7 @@ impl Walk {
             levels.push(list(&root, path)?);
         }
         let has_doubts = !fstatvfs(&root)?.flags().contains(FsFlags::ST_RDONLY);
-        Ok(Walk { task: task.clone(), levels, left: Vec::new(), has_doubts })
+        Ok(Walk { task: task.clone(), levels, left: Vec::new(), read: Vec::new(), has_doubts })
     }
 
     /// Has the kernel read the next files but one, or, without `is_read`, leaves them to the scan.
@@ -190,6 +203,7 @@ impl Walk {
                 Type::Directory if entry.name.as_bytes().starts_with(b".") => {}
                 Type::Directory => {
                     let path = level.path.join(&*entry.name);
+                    self.read.push(WAS_READ | entry.number);
                     self.levels.extend(list(&root, path));
                     dir = None;
                 }
@@ -210,6 +224,9 @@ impl Walk {
                     };
                     let is_mark = files + 1 >= WINDOW_FILES;
                     let found = look(&here, &entry.name, is_mark).ok().flatten();
+                    if !is_mark && found.is_some() {
+                        self.read.push(WAS_READ | entry.number);
+                    }
                     dir = Some(here);
                     match found {
                         Some(number) if is_mark => return Ok(Window::Mark(number)),
@@ -220,6 +237,11 @@ impl Walk {
             }
         }
         Ok(Window::End)
+    }
+
+    /// What it had the kernel read and list since the last call.
+    fn take_read(&mut self) -> Vec<u64> {
+        std::mem::take(&mut self.read)
     }
 
     /// The directories that it is through with since the last call and that the kernel comes to doubt.
@@ -277,7 +299,7 @@ fn list(root: &OwnedFd, path: PathBuf) -> io::Result<Level> {
         let entry = entry?;
         let name = OsStr::from_bytes(entry.file_name().to_bytes());
         if let (Some(kind), false) = (entry.file_type(), name == "." || name == "..") {
-            entries.push(Listed { name: name.into(), kind });
+            entries.push(Listed { name: name.into(), kind, number: entry.ino() });
         }
     }
     Ok(Level { path, entries, next: 0, is_scans: false })
@@ -327,6 +349,14 @@ mod tests {
             Window::Empty | Window::End => None,
         };
         std::iter::from_fn(|| mark(walk)).collect()
+    }
+
+    /// Of what the daemon is told, how many marks, and how much that was read.
+    fn told_of(told: &[u8]) -> (usize, usize) {
+        let numbers =
+            told.chunks(size_of::<u64>()).map(|number| u64::from_le_bytes(number.try_into().unwrap()));
+        let (read, marks): (Vec<_>, Vec<_>) = numbers.partition(|number| number & WAS_READ != 0);
+        (marks.len(), read.len())
     }
 
     /// What comes from the daemon: the directory, and so many steps.
@@ -391,6 +421,7 @@ mod tests {
             task: Task { device: "0:0".into(), ..task },
             levels: Vec::new(),
             left: Vec::new(),
+            read: Vec::new(),
             has_doubts: true,
         };
         assert!(other.list_again(left).is_err(), "another file system is there");
@@ -419,15 +450,15 @@ mod tests {
         let (silent, _keep) = told(".", 0);
         let mut marks = Vec::new();
         run(&task, silent, &mut marks).unwrap();
-        assert_eq!(marks.len(), WINDOWS_AHEAD as usize * size_of::<u64>());
+        assert_eq!(told_of(&marks).0, WINDOWS_AHEAD as usize);
         let (steps, _keep) = told(".", 8);
         let mut marks = Vec::new();
         run(&task, steps, &mut marks).unwrap();
-        assert_eq!(marks.len(), WINDOWS_AHEAD as usize * size_of::<u64>());
+        assert_eq!(told_of(&marks).0, WINDOWS_AHEAD as usize);
         let (steps, daemon) = told(".", 8);
         drop(daemon);
         let mut marks = Vec::new();
         run(&task, steps, &mut marks).unwrap();
-        assert_eq!(marks.len(), size_of::<u64>(), "it ends as soon as it looks");
+        assert_eq!(told_of(&marks).0, 1, "it ends as soon as it looks");
     }
 }
