@@ -4,7 +4,7 @@ use clap::{Parser, Subcommand};
 
 use crate::commands::{
     advance, cat, create, diff, discard, doctor, fetch, fork, fsck, gc, handoff, import, list, ls, mount,
-    pin, publish, seal, show, stats, token, unmount, unpin,
+    pin, profile, publish, seal, show, stats, token, unmount, unpin,
 };
 use crate::place::PlaceArgs;
 
@@ -60,6 +60,7 @@ pub(crate) enum Command {
     Publish(publish::Args),
     Handoff(handoff::Args),
     Fetch(fetch::Args),
+    Profile(profile::Args),
     Pin(pin::Args),
     Unpin(unpin::Args),
     Discard(discard::Args),

@@ -42,6 +42,11 @@ impl Context {
         Ok(writeln!(self.out, "{text}")?)
     }
 
+    /// Prints lines of text.
+    pub(crate) fn text(&mut self, text: &str) -> Result<(), Failure> {
+        Ok(self.out.write_all(text.as_bytes())?)
+    }
+
     /// Prints one JSON document.
     pub(crate) fn document(&mut self, value: &Value) -> Result<(), Failure> {
         serde_json::to_writer_pretty(&mut self.out, value).map_err(io::Error::from)?;

@@ -175,6 +175,51 @@ fn fetch_names_paths_and_says_what_came() {
 }
 
 #[test]
+fn a_profile_is_printed_written_and_fetched() {
+    let daemon = Daemon::start();
+    let text = "aetherfs profile 1\ndir .\ndir src\nfile 0-262144,524288- src/a%20b%ff\n";
+    let out = daemon.ctl(&["profile", "work"]);
+    assert_eq!(String::from_utf8_lossy(&out.stdout), text);
+    let said = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert!(said.contains("1 files, 2 directories; 4 that were read") && said.contains("no room"), "{said}");
+    let document = daemon.document(&["profile", "work"]);
+    assert_eq!(document["entries"][0], json!({"type": "dir", "path": ""}));
+    let file = &document["entries"][2];
+    assert_eq!(
+        (&file["ranges"], &file["path"]),
+        (&json!([[0, 262_144], [524_288, null]]), &json!("\"src/a b\\377\""))
+    );
+    assert_eq!((&document["gone"], &document["full"]), (&json!(4), &json!(true)));
+
+    let file = daemon.dir().join("p");
+    let name = file.to_str().expect("UTF-8");
+    assert_eq!(daemon.says(&["profile", "work", "--output", name]), "");
+    assert_eq!(std::fs::read_to_string(&file).expect("it was written"), text);
+    assert_eq!(daemon.document(&["fetch", "snp", "--profile", name])["files"], 2);
+    assert!(daemon.asked().contains("ByteRange { start: 524288, end: 0 }"), "{}", daemon.asked());
+    // No such file: a session.
+    assert_eq!(daemon.document(&["fetch", "snp", "--profile", "work"])["missing"], 0);
+    fails(&daemon.ctl(&["fetch", "snp", "--profile", "nobody"]), 1, "no session nobody");
+    fails(&daemon.ctl(&["fetch", "snp", "--profile", "./nowhere"]), 1, "cannot read ./nowhere");
+    fails(&daemon.ctl(&["fetch", "snp", "path", "--profile", name]), 2, "cannot be used with");
+    fails(&daemon.ctl(&["profile", "nobody"]), 1, "no session nobody");
+
+    std::fs::write(&file, format!("{text}dir ../x\n")).expect("write");
+    fails(&daemon.ctl(&["fetch", "snp", "--profile", name]), 1, "line 5");
+    // More than one request takes, and none at all.
+    let many: String = (0..5000).map(|n| format!("file 0- a.{n}\n")).collect();
+    std::fs::write(&file, format!("aetherfs profile 1\n{many}")).expect("write");
+    let document = daemon.document(&["fetch", "snp", "--profile", name]);
+    assert_eq!((&document["missing"], &document["files"]), (&json!(5000), &json!(4)));
+    std::fs::write(&file, "aetherfs profile 1\n").expect("write");
+    assert_eq!(
+        daemon.document(&["fetch", "snp", "--profile", name])["files"],
+        0,
+        "nothing, and not everything"
+    );
+}
+
+#[test]
 fn pin_and_unpin_print_the_snapshot() {
     let daemon = Daemon::start();
     assert_eq!(daemon.says(&["pin", "work"]), format!("{SNAPSHOT}\n"));

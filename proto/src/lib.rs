@@ -1,7 +1,9 @@
 //! The gRPC interface of AetherFS: messages, client and server, generated from `aether/v1/*.proto`. The comments there
-//! are normative; this crate adds nothing to them but the bounds that both sides need.
+//! are normative; this crate adds nothing to them but what both sides need: bounds, and the text of a profile.
 
 #![forbid(unsafe_code)]
+
+pub mod profile;
 
 /// Package `aether.v1`.
 #[allow(clippy::all, rustdoc::all, reason = "generated")]
@@ -31,3 +33,5 @@ pub const DISCARD_COUNT_MAX: usize = 10_000;
 pub const ID_BYTES_MAX: usize = 128;
 /// The longest path inside a session.
 pub const PATH_BYTES_MAX: usize = 4096;
+/// The most entries of a profile that one fetch takes.
+pub const FETCH_ENTRIES_MAX: usize = 4096;

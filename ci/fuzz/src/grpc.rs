@@ -127,6 +127,7 @@ async fn ask(service: &Service, method: u8, bytes: &[u8]) -> Result<(), Status> 
         23 => one!(create_token),
         24 => one!(revoke_token),
         25 => one!(list_tokens),
+        26 => many!(profile),
         _ => Ok(()),
     }
 }

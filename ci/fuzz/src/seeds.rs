@@ -252,7 +252,7 @@ fn requests() -> Vec<Vec<u8>> {
         (13, GcRequest { dry_run: true }.encode_to_vec()),
         (14, FsckRequest { repair: true }.encode_to_vec()),
         (15, PublishRequest { id: text("s") }.encode_to_vec()),
-        (16, FetchRequest { id: text("s"), paths: vec![b"sub".to_vec()] }.encode_to_vec()),
+        (16, FetchRequest { id: text("s"), paths: vec![b"sub".to_vec()], profile: vec![] }.encode_to_vec()),
         (18, AdvanceRequest { dir: nowhere() }.encode_to_vec()),
         (17, HandoffRequest { session: text("s"), force: false }.encode_to_vec()),
         (
@@ -270,10 +270,20 @@ fn requests() -> Vec<Vec<u8>> {
         ),
         (24, RevokeTokenRequest { id: text("tok_0123456789abcdef") }.encode_to_vec()),
         (25, Vec::new()),
+        (26, ProfileRequest { session: text("s") }.encode_to_vec()),
+        (16, FetchRequest { id: text("s"), profile: profiled(), ..Default::default() }.encode_to_vec()),
     ];
     let framed = all.map(|(method, message)| [&[method, message.len() as u8, 0][..], &message].concat());
     let everything = framed.concat();
     framed.into_iter().chain([everything]).collect()
+}
+
+fn profiled() -> Vec<ProfileEntry> {
+    let ranges = vec![ByteRange { start: 0, end: 262_144 }, ByteRange { start: 524_288, end: 0 }];
+    vec![
+        ProfileEntry { path: b"sub".to_vec(), ranges: vec![] },
+        ProfileEntry { path: b"big".to_vec(), ranges },
+    ]
 }
 
 fn texts() -> Vec<Vec<u8>> {
@@ -287,6 +297,7 @@ fn texts() -> Vec<Vec<u8>> {
         "cstate = \"/var/lib/aether\"\nsocket = \"/run/s\"\nmount = [\"work:/mnt\", \"a:b:c\"]\nlog_format = \"json\"\nlog_level = \"debug\"\n",
         "a--state\ndir\n--socket\ns\n--mount\nwork:/mnt\n--log-format\njson\n--log-level=debug\n--accept-loss\n!AETHERFS_STATE=x",
         "a--mount\n:\n!AETHERFS_LOG=info",
+        "faetherfs profile 1\ndir .\ndir sub\nfile 0-262144,524288-786432,9437184- sub/a%20b%ff\nfile 0- big\n",
     ]
     .map(|text| text.as_bytes().to_vec())
     .to_vec()

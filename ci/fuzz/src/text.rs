@@ -1,4 +1,4 @@
-//! What people and programs type: IDs, names, paths, arguments, the configuration file. What parses is printed and parsed
+//! What people and programs type: IDs, names, paths, arguments, the configuration file, profiles. What parses is printed and parsed
 //! again to the same value.
 
 use std::{ffi::OsString, os::unix::ffi::OsStringExt};
@@ -9,6 +9,7 @@ use fsd::{
     config::{Args, Config, Surroundings, check_file},
     session::{Name, SessionId, parse_path},
 };
+use proto::profile;
 
 /// The first byte chooses the parser, the rest is the text.
 pub fn run(data: &[u8]) {
@@ -18,6 +19,7 @@ pub fn run(data: &[u8]) {
         (b'p', _) => path(bytes),
         (b'c', Ok(text)) => drop(check_file(text)),
         (b'a', _) => arguments(bytes),
+        (b'f', _) => profile(bytes),
         _ => {}
     }
 }
@@ -46,6 +48,18 @@ fn path(bytes: &[u8]) {
     assert!(names.iter().all(|name| Name::parse(name.as_bytes()).is_ok()));
     let joined = names.iter().map(Name::as_bytes).collect::<Vec<_>>().join(&b'/');
     assert_eq!(parse_path(&joined).expect("it was parsed before"), names);
+}
+
+fn profile(bytes: &[u8]) {
+    let Ok(entries) = profile::decode(bytes) else { return };
+    let mut text = profile::HEADER.to_owned();
+    entries.iter().for_each(|entry| profile::encode(entry, &mut text));
+    assert_eq!(text.as_bytes(), bytes, "what decodes is encoded to the same bytes");
+    for entry in entries {
+        let names = parse_path(&entry.path).expect("a path from the root down");
+        assert_eq!(names.iter().map(Name::as_bytes).collect::<Vec<_>>().join(&b'/'), entry.path);
+        assert!(entry.ranges.is_empty() || profile::check_ranges(&entry.ranges).is_ok());
+    }
 }
 
 /// Arguments one a line; lines that begin with `!` are environment variables. `--config` is left out: it reads files.

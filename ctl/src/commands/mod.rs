@@ -18,6 +18,7 @@ pub(crate) mod list;
 pub(crate) mod ls;
 pub(crate) mod mount;
 pub(crate) mod pin;
+pub(crate) mod profile;
 pub(crate) mod publish;
 pub(crate) mod seal;
 pub(crate) mod show;
@@ -53,6 +54,7 @@ async fn dispatch(command: Command, context: &mut Context) -> Result<(), Failure
         Command::Cat(args) => cat::run(args, context).await,
         Command::Seal(args) => seal::run(args, context).await,
         Command::Fetch(args) => fetch::run(args, context).await,
+        Command::Profile(args) => profile::run(args, context).await,
         Command::Handoff(args) => handoff::run(args, context).await,
         Command::Publish(args) => publish::run(args, context).await,
         Command::Pin(args) => pin::run(args, context).await,

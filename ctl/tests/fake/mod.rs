@@ -191,6 +191,7 @@ impl Aether for Fake {
     type PublishStream = Stream<PublishEvent>;
     type HandoffStream = Stream<PublishEvent>;
     type FetchStream = Stream<FetchEvent>;
+    type ProfileStream = Stream<ProfileEvent>;
     type ListDirStream = Stream<DirEntry>;
     type ReadFileStream = Stream<ReadFileFrame>;
     type GcStream = Stream<GcEvent>;
@@ -294,9 +295,31 @@ impl Aether for Fake {
     }
 
     async fn fetch(&self, request: Request<FetchRequest>) -> Reply<Self::FetchStream> {
-        self.note(request);
-        let done = FetchDone { files: 2, chunks_fetched: 3, ..FetchDone::default() };
+        let request = self.note(request);
+        // Of a profile, every file that has a dot in its name is missing.
+        let missing = request.profile.iter().filter(|entry| entry.path.contains(&b'.')).count() as u64;
+        let done = FetchDone { files: 2, chunks_fetched: 3, missing, ..FetchDone::default() };
         stream(vec![FetchEvent { event: Some(fetch_event::Event::Done(done)) }])
+    }
+
+    async fn profile(&self, request: Request<ProfileRequest>) -> Reply<Self::ProfileStream> {
+        let request = self.note(request);
+        if request.session != "work" {
+            return Err(Status::not_found(format!("no session {}", request.session)));
+        }
+        let range = |start, end| ByteRange { start, end };
+        let entries = vec![
+            ProfileEntry::default(),
+            ProfileEntry { path: b"src".to_vec(), ranges: vec![] },
+            ProfileEntry {
+                path: b"src/a b\xff".to_vec(),
+                ranges: vec![range(0, 262_144), range(524_288, 0)],
+            },
+        ];
+        let done = ProfileDone { files: 1, dirs: 2, gone: 4, full: true };
+        let events =
+            [profile_event::Event::Entries(ProfileEntries { entries }), profile_event::Event::Done(done)];
+        stream(events.map(|event| ProfileEvent { event: Some(event) }).into())
     }
 
     async fn pin(&self, request: Request<PinRequest>) -> Reply<PinReply> {

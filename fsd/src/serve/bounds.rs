@@ -30,6 +30,8 @@ const REQUESTS_MAX: usize = 1024;
 const STREAMS_MAX: usize = 96;
 /// Imports under way, each with threads of its own.
 const IMPORTS_MAX: usize = 16;
+/// Profiles that are told at a time, each with the names of all that was read in memory.
+const PROFILES_MAX: usize = 4;
 /// Mounts, each with threads of its own.
 pub(super) const MOUNTS_MAX: usize = 1024;
 /// Bytes of a path or a text that a message quotes: statuses travel in headers, which clients bound.
@@ -65,6 +67,7 @@ pub(super) struct Bounds {
     pub(super) requests: Bound,
     pub(super) streams: Bound,
     pub(super) imports: Bound,
+    pub(super) profiles: Bound,
 }
 
 impl Default for Bounds {
@@ -73,6 +76,7 @@ impl Default for Bounds {
             requests: Bound::new(REQUESTS_MAX, "requests"),
             streams: Bound::new(STREAMS_MAX, "streams"),
             imports: Bound::new(IMPORTS_MAX, "imports"),
+            profiles: Bound::new(PROFILES_MAX, "profiles"),
         }
     }
 }

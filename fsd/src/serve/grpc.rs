@@ -80,6 +80,7 @@ impl Aether for Service {
     type PublishStream = Events<PublishEvent>;
     type HandoffStream = Events<PublishEvent>;
     type FetchStream = Events<FetchEvent>;
+    type ProfileStream = Events<ProfileEvent>;
     type GcStream = Events<GcEvent>;
     type GcRemoteStream = Events<GcRemoteEvent>;
     type GcWhyStream = Events<GcWhyLine>;
@@ -131,6 +132,10 @@ impl Aether for Service {
 
     async fn fetch(&self, request: Request<FetchRequest>) -> Reply<Self::FetchStream> {
         self.stream(request, Host::fetch)
+    }
+
+    async fn profile(&self, request: Request<ProfileRequest>) -> Reply<Self::ProfileStream> {
+        self.stream(request, Host::profile)
     }
 
     async fn pin(&self, request: Request<PinRequest>) -> Reply<PinReply> {

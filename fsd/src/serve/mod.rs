@@ -18,6 +18,7 @@ mod grpc;
 mod health;
 mod issued;
 mod mounts;
+mod profile;
 mod progress;
 mod remote;
 mod request;

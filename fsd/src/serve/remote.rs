@@ -6,6 +6,7 @@ use tonic::Status;
 
 use super::{
     Answer, Host,
+    profile::Wanted,
     progress::Pace,
     request::InnerPath,
     status::{about, of_store},
@@ -21,13 +22,17 @@ const FETCH_PATHS_MAX: usize = 4096;
 
 impl Host {
     pub(super) fn fetch(&self, request: v1::FetchRequest, sink: &Sink<v1::FetchEvent>) -> Answer<()> {
-        let v1::FetchRequest { id, paths } = request;
+        let v1::FetchRequest { id, paths, profile } = request;
+        if !paths.is_empty() && !profile.is_empty() {
+            return Err(Status::invalid_argument("paths or a profile, not both"));
+        }
         if paths.len() > FETCH_PATHS_MAX {
             let message = format!("{} paths at a time are more than {FETCH_PATHS_MAX}", paths.len());
             return Err(Status::invalid_argument(message));
         }
-        let paths = if paths.is_empty() { vec![Vec::new()] } else { paths };
+        let paths = if paths.is_empty() && profile.is_empty() { vec![Vec::new()] } else { paths };
         let paths = paths.iter().map(|path| InnerPath::parse(path)).collect::<Answer<Vec<_>>>()?;
+        let wanted = Wanted::all(profile)?;
         if !self.engine.store().has_remote() {
             return Err(of_store(cas::Error::NoRemote));
         }
@@ -44,6 +49,9 @@ impl Host {
                 let found =
                     fetching.state.walk(&fetching.store, &path.names).map_err(about(&path.of(&id)))?;
                 fetching.below(found)?;
+            }
+            for wanted in &wanted {
+                fetching.wanted(wanted, &wanted.path.of(&id))?;
             }
             fetching.finish()
         })?;
@@ -103,6 +111,35 @@ impl Fetching<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Has an entry of a profile fetched, if there is what it names. `what` is its name in messages.
+    fn wanted(&mut self, wanted: &Wanted, what: &str) -> Answer<()> {
+        let found = match self.state.walk(&self.store, &wanted.path.names) {
+            Err(Error::NotFound | Error::NotADirectory) => None,
+            found => Some(found.map_err(about(what))?).filter(|found| found.kind == wanted.kind()),
+        };
+        let Some(found) = found else {
+            self.done.missing += 1;
+            return Ok(());
+        };
+        if found.has_xattrs() {
+            found.xattrs(&self.store).map_err(about(what))?;
+        }
+        if found.kind == Kind::Dir {
+            let dir = self.state.open_dir(&self.store, &found).map_err(about(what))?;
+            // All pages of it.
+            self.state.entries(&dir).map_err(about(what))?;
+            return self.tell();
+        }
+        for range in wanted.ranges(found.attrs.size) {
+            self.done.bytes = self.done.bytes.saturating_add(range.end - range.start);
+            if let Some(blob) = found.file().map_err(about(what))?.base {
+                self.bring.range(&blob.content, range).map_err(of_store)?;
+            }
+        }
+        self.done.files += 1;
+        self.tell()
     }
 
     fn tell(&self) -> Answer<()> {

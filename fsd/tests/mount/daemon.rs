@@ -61,11 +61,13 @@ struct How {
     remote: Option<String>,
     /// By itself.
     publishes: bool,
+    /// Ahead of scans.
+    reads_ahead: bool,
 }
 
 impl Default for How {
     fn default() -> How {
-        How { umask: "022", user: None, remote: None, publishes: false }
+        How { umask: "022", user: None, remote: None, publishes: false, reads_ahead: true }
     }
 }
 
@@ -85,6 +87,12 @@ impl Daemon {
     pub(crate) fn start_publishing_on(remote: &Path) -> Option<Daemon> {
         let remote = Some(format!("file://{}", remote.display()));
         Daemon::start_for(How { remote, publishes: true, ..How::default() })
+    }
+
+    /// The same, which reads nothing ahead of scans.
+    pub(crate) fn start_without_read_ahead_on(remote: &Path) -> Option<Daemon> {
+        let remote = Some(format!("file://{}", remote.display()));
+        Daemon::start_for(How { remote, reads_ahead: false, ..How::default() })
     }
 
     /// The same, from a shell with another umask.
@@ -439,6 +447,9 @@ fn spawn(dir: &Path, how: &How, runtime: &Runtime) -> (Child, Client, mpsc::Send
     if how.remote.is_some() {
         // Nobody waits half a minute to see whether another is dead.
         command.args(["--dead-after", "3"]);
+    }
+    if !how.reads_ahead {
+        command.arg("--no-read-ahead");
     }
     if how.publishes {
         command.args(["--publish-every", "1"]);

@@ -23,6 +23,7 @@ mod names;
 mod open_flags;
 mod passthrough;
 mod private;
+mod profiles;
 mod random;
 mod remote;
 mod sample;

@@ -29,16 +29,24 @@ use crate::{
 };
 
 /// Two hosts with one store.
-struct Hosts {
-    here: Daemon,
-    there: Daemon,
-    store: tempfile::TempDir,
+pub(crate) struct Hosts {
+    pub(crate) here: Daemon,
+    pub(crate) there: Daemon,
+    pub(crate) store: tempfile::TempDir,
 }
 
 impl Hosts {
-    fn start() -> Option<Hosts> {
+    pub(crate) fn start() -> Option<Hosts> {
         let store = tempfile::tempdir().expect("a directory");
         let (here, there) = (Daemon::start_on(store.path())?, Daemon::start_on(store.path())?);
+        Some(Hosts { here, there, store })
+    }
+
+    /// The same, where nothing is read but what somebody reads.
+    pub(crate) fn start_without_read_ahead() -> Option<Hosts> {
+        let store = tempfile::tempdir().expect("a directory");
+        let start = || Daemon::start_without_read_ahead_on(store.path());
+        let (here, there) = (start()?, start()?);
         Some(Hosts { here, there, store })
     }
 
@@ -62,7 +70,7 @@ impl Hosts {
 }
 
 /// Those that there are here.
-fn transports() -> Vec<Transport> {
+pub(crate) fn transports() -> Vec<Transport> {
     let rings = may_use_io_uring().is_ok().then_some(Transport::IoUring);
     [Transport::DevFuse].into_iter().chain(rings).collect()
 }
