@@ -1,8 +1,10 @@
 //! A way to a server of this host on which every request arrives late, as over a network. What goes through arrives unchanged.
 //!
+//! The way may be narrow, too: then all answers share so many bytes a second.
+//!
 //! A request begins with the first bytes that come from a client after the server has said something: that is how HTTP/1.1 uses a connection
-//! that is kept. They wait; what comes behind them does not wait again, nor does any answer, and bandwidth is what it is. Connections
-//! know nothing of each other, and end with this.
+//! that is kept. They wait; what comes behind them does not wait again, nor does any answer, unless the way is narrow. Connections
+//! know nothing else of each other, and end with this.
 
 use std::{
     collections::HashMap,
@@ -19,7 +21,7 @@ use std::{
 
 use parking_lot::Mutex;
 
-use crate::Result;
+use crate::{Result, clock::Clock};
 
 /// Of each direction of a connection.
 const BUFFER_BYTES: usize = 256 << 10;
@@ -43,9 +45,31 @@ pub(crate) struct Traffic {
 struct Shared {
     server: SocketAddr,
     delay: Duration,
+    line: Option<Line>,
     requests: AtomicU64,
     bytes: AtomicU64,
     open: Mutex<Open>,
+}
+
+/// What carries so many bytes a second.
+struct Line {
+    bytes_per_second: u64,
+    /// When all that was sent will have gone.
+    free: Mutex<f64>,
+    clock: Clock,
+}
+
+impl Line {
+    /// Returns when so many more bytes have gone.
+    fn send(&self, bytes: usize) {
+        let now = self.clock.seconds();
+        let gone = {
+            let mut free = self.free.lock();
+            *free = free.max(now) + bytes as f64 / self.bytes_per_second as f64;
+            *free
+        };
+        thread::sleep(Duration::from_secs_f64(gone - now));
+    }
 }
 
 /// To be shut in the end, by number.
@@ -58,11 +82,16 @@ struct Open {
 
 impl Proxy {
     /// Listens on a port of this host that is free.
-    pub(crate) fn start(server: SocketAddr, delay: Duration) -> Result<Proxy> {
+    pub(crate) fn start(server: SocketAddr, delay: Duration, bytes_per_second: Option<u64>) -> Result<Proxy> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let address = listener.local_addr()?;
         let (requests, bytes, open) = (AtomicU64::new(0), AtomicU64::new(0), Mutex::default());
-        let shared = Arc::new(Shared { server, delay, requests, bytes, open });
+        let line = bytes_per_second.map(|bytes_per_second| Line {
+            bytes_per_second,
+            free: Mutex::default(),
+            clock: Clock::start(),
+        });
+        let shared = Arc::new(Shared { server, delay, line, requests, bytes, open });
         let accepting = thread::spawn({
             let shared = Arc::clone(&shared);
             move || accept(&listener, &shared)
@@ -154,6 +183,9 @@ impl Shared {
             // Before the client can have them: it answers with the next request.
             is_answered.store(true, Relaxed);
             self.bytes.fetch_add(bytes as u64, Relaxed);
+            if let Some(line) = &self.line {
+                line.send(bytes);
+            }
         });
     }
 }
@@ -223,7 +255,7 @@ mod tests {
 
     #[test]
     fn requests_are_late_and_bytes_are_what_they_were() {
-        let proxy = Proxy::start(server(), DELAY).unwrap();
+        let proxy = Proxy::start(server(), DELAY, None).unwrap();
         let connect = || TcpStream::connect(proxy.address()).unwrap();
         let mut first = connect();
         for seed in 1..4 {
@@ -240,8 +272,23 @@ mod tests {
     }
 
     #[test]
+    fn a_narrow_way_is_shared() {
+        const PIECES: u64 = 4;
+        let proxy = Proxy::start(server(), Duration::ZERO, Some(10 * PIECE as u64)).unwrap();
+        let connect = || TcpStream::connect(proxy.address()).unwrap();
+        let took = clock::seconds(|| {
+            thread::scope(|scope| {
+                (0..PIECES).for_each(|seed| drop(scope.spawn(move || ask(&mut connect(), seed))))
+            });
+            Ok(())
+        });
+        let took = took.unwrap();
+        assert!(took >= PIECES as f64 / 10.0, "{took}");
+    }
+
+    #[test]
     fn connections_end_with_it() {
-        let proxy = Proxy::start(server(), Duration::ZERO).unwrap();
+        let proxy = Proxy::start(server(), Duration::ZERO, None).unwrap();
         let mut client = TcpStream::connect(proxy.address()).unwrap();
         ask(&mut client, 1);
         let address = proxy.address();
@@ -253,7 +300,7 @@ mod tests {
     #[test]
     fn the_end_of_a_server_is_told() {
         let nobody = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
-        let proxy = Proxy::start(nobody, Duration::ZERO).unwrap();
+        let proxy = Proxy::start(nobody, Duration::ZERO, None).unwrap();
         let mut client = TcpStream::connect(proxy.address()).unwrap();
         assert!(!matches!(client.read(&mut [0]), Ok(1..)));
     }

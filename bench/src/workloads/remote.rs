@@ -1,7 +1,8 @@
 //! A published snapshot on a host that has nothing of it: each request to the store is late, as over a network, and what is fetched is counted.
 //!
 //! Every piece of work is by a new daemon on an empty state. Native is what has to come over the network in any case: a plain download
-//! of the packs. The bandwidth is that of the server and of this machine's memory.
+//! of the packs. The bandwidth is that of the server and of this machine's memory, which does what both ends do with its two or more processors; so
+//! the comparison with a download is made once more over a line of a bandwidth that one has.
 
 use std::{
     fs,
@@ -33,11 +34,16 @@ use crate::{
 /// Of each request: another region of the same continent.
 const DELAY: Duration = Duration::from_millis(20);
 /// In turns; what begins a round ends the next one.
-const WORKS: [fn(&mut Turn<'_>) -> Result<()>; 5] = [open, look, read_one, read_all, download];
+const WORKS: [fn(&mut Turn<'_>) -> Result<()>; 7] =
+    [open, look, read_one, read_all, download, read_all_over_line, download_over_line];
+/// Of the line: 1 Gbit/s.
+const LINE_BYTES_PER_SECOND: u64 = 125_000_000;
 /// Of the file that is read alone.
 const FILE_BYTES_MAX: u64 = 64 << 10;
 
 const READ_ALL: &str = "`grep -r`, against a plain download of all packs; wanted: at most 2.00";
+const READ_ALL_OVER_LINE: &str =
+    "`grep -r` over 1 Gbit/s, against a plain download of all packs; wanted: at most 2.00";
 
 pub(crate) fn run(stage: &Stage, program: &Path, samples: &mut Vec<Sample>) -> Result<()> {
     stage.progress.expect(u64::from(stage.rounds) * WORKS.len() as u64);
@@ -64,6 +70,8 @@ pub(crate) fn run(stage: &Stage, program: &Path, samples: &mut Vec<Sample>) -> R
 /// A snapshot of the tree's sources in a bucket, and a slow way there.
 struct Published {
     proxy: Proxy,
+    /// The same way with a bandwidth.
+    line: Proxy,
     bucket: Bucket,
     packs: Vec<Pack>,
     snapshot: String,
@@ -76,9 +84,16 @@ impl Published {
     fn create(stage: &Stage, program: &Path, dir: &Path) -> Result<Published> {
         let bucket = Bucket::create(program, &dir.join("buckets"))?;
         let snapshot = publish(&stage.tree.root, bucket.address(), dir)?;
-        let proxy = Proxy::start(bucket.address(), DELAY)?;
+        let proxy = Proxy::start(bucket.address(), DELAY, None)?;
+        let line = Proxy::start(bucket.address(), DELAY, Some(LINE_BYTES_PER_SECOND))?;
         let (packs, file) = (bucket.packs()?, some_file(&stage.tree.root)?);
-        Ok(Published { proxy, bucket, packs, snapshot, file, dir: dir.to_owned() })
+        Ok(Published { proxy, line, bucket, packs, snapshot, file, dir: dir.to_owned() })
+    }
+
+    /// By either way.
+    fn traffic(&self) -> Traffic {
+        let (one, other) = (self.proxy.traffic(), self.line.traffic());
+        Traffic { requests: one.requests + other.requests, bytes: one.bytes + other.bytes }
     }
 
     fn pack_bytes(&self, which: impl Fn(&Pack) -> bool) -> f64 {
@@ -120,16 +135,16 @@ struct Host {
 }
 
 impl Host {
-    fn create(published: &Published) -> Result<Host> {
-        let environment = bucket::environment(published.proxy.address());
+    fn create(published: &Published, way: &Proxy) -> Result<Host> {
+        let environment = bucket::environment(way.address());
         let daemon =
             Daemon::create_with(&published.dir.join("host"), &["--remote", bucket::URL], environment)?;
         Ok(Host { daemon, root: published.dir.join("mounted") })
     }
 
     /// One with the snapshot mounted, of which nothing was read.
-    fn mounted(published: &Published) -> Result<Host> {
-        let host = Host::create(published)?;
+    fn mounted(published: &Published, way: &Proxy) -> Result<Host> {
+        let host = Host::create(published, way)?;
         let (session, _) = host.daemon.create_session(&published.snapshot)?;
         host.daemon.mount(&session, &host.root, &[])?;
         Ok(host)
@@ -153,7 +168,7 @@ struct Turn<'a> {
 
 fn open(turn: &mut Turn<'_>) -> Result<()> {
     let published = turn.published;
-    let host = Host::create(published)?;
+    let host = Host::create(published, &published.proxy)?;
     let mut parts = [0.0; 3];
     let work = "`create --from`, `mount`, `ls`; wanted: at most 0.5 s";
     turn.measure(&host, work, "create, mount, ls", |Host { daemon, root }| {
@@ -173,7 +188,7 @@ fn open(turn: &mut Turn<'_>) -> Result<()> {
 }
 
 fn look(turn: &mut Turn<'_>) -> Result<()> {
-    let host = Host::mounted(turn.published)?;
+    let host = Host::mounted(turn.published, &turn.published.proxy)?;
     let bytes = turn.measure(&host, "`find -size`; wanted: at most 3 s", "find", |host| find(&host.root))?;
     let meta_bytes = turn.published.pack_bytes(|pack| pack.is_meta);
     turn.compare(
@@ -185,7 +200,7 @@ fn look(turn: &mut Turn<'_>) -> Result<()> {
 }
 
 fn read_one(turn: &mut Turn<'_>) -> Result<()> {
-    let host = Host::mounted(turn.published)?;
+    let host = Host::mounted(turn.published, &turn.published.proxy)?;
     let file = host.root.join(&turn.published.file);
     turn.measure(&host, "`cat` of one file; wanted: at most 0.2 s", "cat", |_| {
         shell::run(Command::new("cat").arg(&file)).map(drop)
@@ -195,26 +210,39 @@ fn read_one(turn: &mut Turn<'_>) -> Result<()> {
 }
 
 fn read_all(turn: &mut Turn<'_>) -> Result<()> {
-    let host = Host::mounted(turn.published)?;
-    let bytes = turn.measure(&host, READ_ALL, "grep", |host| grep(&host.root))?;
-    let pack_bytes = turn.published.pack_bytes(|_| true);
-    turn.compare(
-        "grep: bytes of packs since the start, against all packs; wanted: at most 1.30",
-        pack_bytes,
-        bytes,
-    );
-    host.remove()
+    turn.read_all_by(&turn.published.proxy, READ_ALL, "grep")
 }
 
-/// By the same way.
+fn read_all_over_line(turn: &mut Turn<'_>) -> Result<()> {
+    turn.read_all_by(&turn.published.line, READ_ALL_OVER_LINE, "grep over 1 Gbit/s")
+}
+
 fn download(turn: &mut Turn<'_>) -> Result<()> {
-    let Published { proxy, packs, dir, .. } = turn.published;
-    let seconds = clock::seconds(|| bucket::download(proxy.address(), packs, &dir.join("packs")))?;
-    turn.put(READ_ALL, NATIVE, Unit::Seconds, seconds);
-    Ok(())
+    turn.download_by(&turn.published.proxy, READ_ALL)
+}
+
+fn download_over_line(turn: &mut Turn<'_>) -> Result<()> {
+    turn.download_by(&turn.published.line, READ_ALL_OVER_LINE)
 }
 
 impl Turn<'_> {
+    fn read_all_by(&mut self, way: &Proxy, work: &str, short: &str) -> Result<()> {
+        let host = Host::mounted(self.published, way)?;
+        let bytes = self.measure(&host, work, short, |host| grep(&host.root))?;
+        let pack_bytes = self.published.pack_bytes(|_| true);
+        let work =
+            format!("{short}: bytes of packs since the start, against all packs; wanted: at most 1.30");
+        self.compare(&work, pack_bytes, bytes);
+        host.remove()
+    }
+
+    fn download_by(&mut self, way: &Proxy, work: &str) -> Result<()> {
+        let Published { packs, dir, .. } = self.published;
+        let seconds = clock::seconds(|| bucket::download(way.address(), packs, &dir.join("packs")))?;
+        self.put(work, NATIVE, Unit::Seconds, seconds);
+        Ok(())
+    }
+
     /// Does something on a host, and puts down how long it took and what it took from the store. Returns how many bytes of packs the
     /// host has fetched by then, with what it needed to mount.
     fn measure(
@@ -224,7 +252,7 @@ impl Turn<'_> {
         short: &str,
         act: impl FnOnce(&Host) -> Result<()>,
     ) -> Result<f64> {
-        let traffic = || self.published.proxy.traffic();
+        let traffic = || self.published.traffic();
         let (server, before, sent) = (host.server()?, host.daemon.fetched()?, traffic());
         let seconds = clock::seconds(|| act(host))?;
         let Traffic { requests, bytes } = traffic();
