@@ -3,8 +3,8 @@
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    advance, cat, create, diff, discard, doctor, fetch, fork, fsck, gc, handoff, import, list, ls, mount,
-    pin, profile, publish, seal, show, stats, token, unmount, unpin,
+    advance, cat, create, diff, discard, doctor, expire, fetch, fork, fsck, gc, handoff, import, label, list,
+    ls, mount, pin, profile, publish, seal, show, stats, token, unmount, unpin,
 };
 use crate::place::PlaceArgs;
 
@@ -63,6 +63,8 @@ pub(crate) enum Command {
     Profile(profile::Args),
     Pin(pin::Args),
     Unpin(unpin::Args),
+    Expire(expire::Args),
+    Label(label::Args),
     Discard(discard::Args),
     Gc(gc::Args),
     Fsck(fsck::Args),

@@ -43,6 +43,7 @@ pub(crate) fn mount(mount: &MountInfo) -> Value {
 }
 
 pub(crate) fn session(session: &SessionInfo) -> Value {
+    let expires = session.expires_ns != 0;
     json!({
         "type": "session",
         "id": session.id,
@@ -58,6 +59,10 @@ pub(crate) fn session(session: &SessionInfo) -> Value {
         "log_position": session.log_position,
         "sealed": optional(&session.sealed),
         "travel": session.travel.as_ref().map(travel),
+        "labels": session.labels.iter().map(|label| (label.key.clone(), json!(label.value))).collect::<Map<_, _>>(),
+        "expires": expires.then(|| time_rfc3339(session.expires_ns)),
+        "expires_ns": expires.then_some(session.expires_ns),
+        "expires_in_s": expires.then_some(session.expires_in_s),
     })
 }
 

@@ -12,6 +12,7 @@ mod diff;
 mod failure;
 mod host;
 mod json;
+mod notes;
 mod place;
 mod progress;
 mod quote;

@@ -87,6 +87,61 @@ fn create_and_fork_print_sessions() {
 }
 
 #[test]
+fn labels_and_a_time_to_go_are_sent_and_shown() {
+    let daemon = Daemon::start();
+    daemon.says(&["create", "--expires", "2d", "--label", "job=1", "--label", "team/a=x=y"]);
+    let label = |key: &str, value: &str| format!("Label {{ key: {key:?}, value: {value:?} }}");
+    let notes =
+        format!("expires_after_s: 172800, labels: [{}, {}]", label("job", "1"), label("team/a", "x=y"));
+    assert!(daemon.asked().contains(&notes), "{}", daemon.asked());
+    daemon.says(&["fork", "work", "--expires", "90m", "--label", "job="]);
+    let notes = format!("expires_after_s: 5400, labels: [{}]", label("job", ""));
+    assert!(daemon.asked().contains(&notes), "{}", daemon.asked());
+
+    assert_eq!(daemon.says(&["expire", "work", "2d"]), "");
+    assert_eq!(daemon.asked(), "ExpireRequest { session: \"work\", after_s: 172800 }");
+    daemon.says(&["expire", "work", "never"]);
+    assert!(daemon.asked().contains("after_s: 0"), "{}", daemon.asked());
+    fails(&daemon.ctl(&["expire", "work", "0s"]), 1, "a minute or more");
+    fails(&daemon.ctl(&["expire", "work", "soon"]), 2, "soon");
+    fails(&daemon.ctl(&["expire", "nobody", "1h"]), 1, "nobody");
+
+    assert_eq!(daemon.says(&["label", "work", "job=2", "team-", "a.b=1=2"]), "");
+    let set = format!("set: [{}, {}], remove: [\"team\"]", label("job", "2"), label("a.b", "1=2"));
+    assert!(daemon.asked().contains(&set), "{}", daemon.asked());
+    fails(&daemon.ctl(&["label", "work", "job"]), 2, "KEY- to take it off");
+    fails(&daemon.ctl(&["label", "work"]), 2, "KEY=VALUE");
+
+    let session = daemon.document(&["show", "noted"]);
+    assert_eq!(session["labels"], json!({"job": "1", "team/a": "gr\u{fc}n"}));
+    assert_eq!(
+        (&session["expires"], &session["expires_in_s"]),
+        (&json!("1970-01-02T00:00:00.000000000Z"), &json!(3700))
+    );
+    assert_eq!(daemon.document(&["expire", "work", "1h"]), session);
+    assert_eq!(daemon.document(&["label", "work", "a=1"]), session);
+    let text = daemon.says(&["show", "noted"]);
+    assert!(text.contains("1970-01-02 00:00:00, in 1h 1m") && text.contains("team/a=gr\u{fc}n"), "{text}");
+    let plain = daemon.document(&["show", "work"]);
+    assert_eq!((&plain["labels"], &plain["expires"]), (&json!({}), &json!(null)));
+}
+
+#[test]
+fn list_finds_sessions_by_label() {
+    let daemon = Daemon::start();
+    let text = daemon.says(&["list", "--label", "job=1", "--label", "team/a"]);
+    let filter = |key: &str, value: &str| format!("LabelFilter {{ key: {key:?}, value: {value} }}");
+    assert!(daemon.asked().contains(&filter("job", "Some(\"1\")")), "{}", daemon.asked());
+    assert!(daemon.asked().contains(&filter("team/a", "None")), "{}", daemon.asked());
+    assert!(text.contains("EXPIRES") && text.contains("in 1h 1m") && text.contains("job=1"), "{text}");
+    assert!(!daemon.says(&["list"]).contains("EXPIRES"), "nobody uses it");
+    let out = daemon.ctl(&["list", "--label", "nobody"]);
+    assert!(out.status.success() && out.stdout.is_empty());
+    assert!(String::from_utf8_lossy(&out.stderr).contains("no session here"));
+    assert_eq!(daemon.document(&["list", "--label", "nobody"]), json!([]));
+}
+
+#[test]
 fn mount_and_unmount_send_absolute_directories() {
     let daemon = Daemon::start();
     fs::create_dir(daemon.dir().join("m")).unwrap();
@@ -127,6 +182,7 @@ fn list_and_show_tell_everything() {
                         "allow_other": false, "acl": false, "no_xattrs": false, "io": "cached",
                         "transport": "dev-fuse", "transport_note": null}],
             "changed_inodes": 3, "changed_bytes": 4096, "log_position": 0, "sealed": null, "travel": null,
+            "labels": {}, "expires": null, "expires_ns": null, "expires_in_s": null,
         })
     );
     assert!(daemon.says(&["show", "work"]).contains("3 inodes, 4.0 KiB"));

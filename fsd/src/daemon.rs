@@ -25,7 +25,7 @@ use crate::{
     fuse::{MountError, MountOptions, Mounts, Readers},
     host::{SystemClock, SystemEntropy, boot, raise_open_files},
     serve::{ListenError, Server, Service, SocketError, TlsListener, listen},
-    session::{self, Engine, Entropy, Limits, Parts},
+    session::{self, Engine, Entropy, Limits, Overdue, Parts},
     state_dir::{StateDir, StateError},
 };
 
@@ -139,8 +139,11 @@ pub fn run(config: &Config) -> Result<(), DaemonError> {
         let address = port.address().map_err(DaemonError::Serve)?;
         tracing::info!(%address, "listening with TLS");
     }
-    let mut server = Server::start(listener, port, service).map_err(DaemonError::Serve)?;
-    let ticker = Ticker::start(&engine).map_err(DaemonError::Serve)?;
+    let mut server = Server::start(listener, port, service.clone()).map_err(DaemonError::Serve)?;
+    let ticker = Ticker::of_engine(&engine).map_err(DaemonError::Serve)?;
+    let mut overdue = Overdue::default();
+    let expiry = Ticker::default().with("expire", move || service.discard_expired(&mut overdue));
+    let expiry = expiry.map_err(DaemonError::Serve)?;
     if let Some(fleet) = &fleet {
         travel(fleet, config.publish_every).map_err(DaemonError::Serve)?;
     }
@@ -158,6 +161,8 @@ pub fn run(config: &Config) -> Result<(), DaemonError> {
         tracing::info!(signal, "stopping");
     }
     server.stop();
+    // What is unmounted from here on is not so because nobody needs it.
+    expiry.stop();
     // Whoever waits for the remote store would hold up all that follows.
     engine.store().end_fetches();
     mounts.unmount_all();
@@ -257,32 +262,31 @@ fn repeat(name: &str, pause: Duration, fleet: &Arc<Fleet>, work: fn(&Fleet)) -> 
     thread.map(drop)
 }
 
-/// Lets the engine do, once a second, what nobody asks for: one thread syncs, another seals and trims, because a seal may
-/// take a while and must not hold up the sync.
+/// Threads that do, once a second, what nobody asks for.
+#[derive(Default)]
 struct Ticker {
     stop: Vec<mpsc::Sender<()>>,
     threads: Vec<JoinHandle<()>>,
 }
 
 impl Ticker {
-    fn start(engine: &Arc<Engine>) -> io::Result<Ticker> {
-        let mut ticker = Ticker { stop: Vec::new(), threads: Vec::new() };
-        ticker.every_second("settle", Arc::clone(engine), Engine::settle)?;
-        ticker.every_second("tidy", Arc::clone(engine), Engine::tidy)?;
-        Ok(ticker)
+    /// One syncs, another seals and trims, because a seal may take a while and must not hold up the sync.
+    fn of_engine(engine: &Arc<Engine>) -> io::Result<Ticker> {
+        let (settled, tidied) = (Arc::clone(engine), Arc::clone(engine));
+        Ticker::default().with("settle", move || settled.settle())?.with("tidy", move || tidied.tidy())
     }
 
-    fn every_second(&mut self, name: &str, engine: Arc<Engine>, work: fn(&Engine)) -> io::Result<()> {
+    fn with(mut self, name: &str, mut work: impl FnMut() + Send + 'static) -> io::Result<Ticker> {
         let (stop, stopped) = mpsc::channel();
         let thread = thread::Builder::new().name(name.to_owned()).spawn(move || {
             while stopped.recv_timeout(TICK) == Err(mpsc::RecvTimeoutError::Timeout) {
                 // A bug here is logged by the hook; without its tick the daemon would lose more than by going on.
-                let _ = catch_unwind(AssertUnwindSafe(|| work(&engine)));
+                let _ = catch_unwind(AssertUnwindSafe(&mut work));
             }
         })?;
         self.stop.push(stop);
         self.threads.push(thread);
-        Ok(())
+        Ok(self)
     }
 
     fn stop(self) {

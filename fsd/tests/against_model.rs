@@ -17,7 +17,8 @@ use cas::remote::sim::SimRemote;
 use common::{base, host::Opening, runner, setting, template::Template};
 use model::{
     engine::EngineTarget,
-    ops::{self, Op, Step},
+    notes,
+    ops::{Op, Step},
     runner::{Runner, Stop, Tally},
     world::World,
 };
@@ -37,7 +38,7 @@ fn a_base_that_is_elsewhere_makes_no_difference() {
     let remote = SimRemote::default();
     let opening = Opening { remote: Some(remote.clone()), ..Opening::first(7) };
     let template = Template::elsewhere(base::tree(), &opening);
-    let steps = prop::collection::vec(ops::step(), 20..100);
+    let steps = prop::collection::vec(notes::step(), 20..100);
     let cases = setting("AETHERFS_MODEL_CASES", 96) / 4;
     remote.take_reads();
     let result = runner(cases).run(&steps, |steps| {
@@ -71,7 +72,7 @@ fn run_on(mut target: EngineTarget, world: World, steps: &[Step], tally: &mut Ta
 
 #[test]
 fn the_engine_does_what_the_model_does() {
-    let steps = prop::collection::vec(ops::step(), 20..100);
+    let steps = prop::collection::vec(notes::step(), 20..100);
     let cases = setting("AETHERFS_MODEL_CASES", 96);
     let tally = RefCell::new(Tally::new());
     let result =
@@ -89,7 +90,7 @@ fn the_engine_does_what_the_model_does() {
 /// The same with the bounds of a host, on files of this one.
 #[test]
 fn the_real_disk_makes_no_difference() {
-    let steps = prop::collection::vec(ops::step(), 120);
+    let steps = prop::collection::vec(notes::step(), 120);
     let result = runner(6).run(&steps, |steps| {
         let dir = tempfile::tempdir().unwrap();
         let (target, world) = Template::get().start_in(dir.path());

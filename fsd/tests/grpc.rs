@@ -44,7 +44,7 @@ fn import(daemon: &Daemon, dir: &Path, name: &str) -> ImportDone {
 }
 
 fn create(daemon: &Daemon, from: &str, name: &str) -> SessionInfo {
-    let request = CreateRequest { from: from.into(), name: name.into(), mount_dir: Vec::new() };
+    let request = CreateRequest { from: from.into(), name: name.into(), mount_dir: Vec::new(), notes: None };
     daemon.call(|mut c| async move { c.create(request).await }).unwrap().session.unwrap()
 }
 
@@ -77,7 +77,13 @@ fn thirty_forks_are_made_listed_and_discarded() {
     let (daemon, tree) = (Daemon::start(), tree());
     import(&daemon, tree.path(), "base");
     let parent = create(&daemon, "base", "p");
-    let request = ForkRequest { session: "p".into(), count: 30, name: "try".into(), mount_dir: Vec::new() };
+    let request = ForkRequest {
+        session: "p".into(),
+        count: 30,
+        name: "try".into(),
+        mount_dir: Vec::new(),
+        notes: None,
+    };
     let reply = daemon.call(|mut c| async move { c.fork(request).await }).unwrap();
     assert_eq!(reply.sessions.len(), 30);
     assert_eq!((reply.sessions[0].name.as_str(), reply.sessions[29].name.as_str()), ("try-1", "try-30"));
@@ -85,9 +91,21 @@ fn thirty_forks_are_made_listed_and_discarded() {
     assert!(reply.elapsed_us < 5_000_000);
 
     // A name that is taken in the middle: none of that request stays.
-    let request = ForkRequest { session: "p".into(), count: 1, name: "late-2".into(), mount_dir: Vec::new() };
+    let request = ForkRequest {
+        session: "p".into(),
+        count: 1,
+        name: "late-2".into(),
+        mount_dir: Vec::new(),
+        notes: None,
+    };
     daemon.call(|mut c| async move { c.fork(request).await }).unwrap();
-    let request = ForkRequest { session: "p".into(), count: 3, name: "late".into(), mount_dir: Vec::new() };
+    let request = ForkRequest {
+        session: "p".into(),
+        count: 3,
+        name: "late".into(),
+        mount_dir: Vec::new(),
+        notes: None,
+    };
     let taken = daemon.call(|mut c| async move { c.fork(request).await }).unwrap_err();
     assert_eq!(taken.code(), Code::AlreadyExists);
 
@@ -280,7 +298,7 @@ fn errors_have_their_codes_and_name_the_thing() {
 
     let create = |from: &str, name: &str, mount_dir: &str| {
         let mount_dir = mount_dir.as_bytes().to_vec();
-        let request = CreateRequest { from: from.into(), name: name.into(), mount_dir };
+        let request = CreateRequest { from: from.into(), name: name.into(), mount_dir, notes: None };
         daemon.call(|mut c| async move { c.create(request).await }).map(drop)
     };
     refused(create("nosuchbase", "", ""), Code::NotFound, "nosuchbase");

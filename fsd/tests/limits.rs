@@ -29,12 +29,13 @@ fn refused<T: std::fmt::Debug>(answer: Result<T, Status>, code: Code, word: &str
 }
 
 fn create(daemon: &Daemon, from: &str, name: &str) -> Result<CreateReply, Status> {
-    let request = CreateRequest { from: from.into(), name: name.into(), mount_dir: Vec::new() };
+    let request = CreateRequest { from: from.into(), name: name.into(), mount_dir: Vec::new(), notes: None };
     daemon.call(|mut c| async move { c.create(request).await })
 }
 
 fn fork(daemon: &Daemon, session: &str, count: u32, name: &str) -> Result<ForkReply, Status> {
-    let request = ForkRequest { session: session.into(), count, name: name.into(), mount_dir: Vec::new() };
+    let request =
+        ForkRequest { session: session.into(), count, name: name.into(), mount_dir: Vec::new(), notes: None };
     daemon.call(|mut c| async move { c.fork(request).await })
 }
 
@@ -152,10 +153,10 @@ fn streams_under_way_are_bounded_and_leave_room_for_the_rest() {
     let mut other = runtime.block_on(AetherClient::connect(address)).unwrap();
     let show = ShowRequest { id: "s".into() };
     assert!(runtime.block_on(other.show(show)).is_ok(), "single answers have threads left");
-    refused(runtime.block_on(other.list(ListRequest {})), Code::ResourceExhausted, "96 streams");
+    refused(runtime.block_on(other.list(ListRequest::default())), Code::ResourceExhausted, "96 streams");
     runtime.block_on(async { drop(unread) });
     for _ in 0..200 {
-        if runtime.block_on(other.list(ListRequest {})).is_ok() {
+        if runtime.block_on(other.list(ListRequest::default())).is_ok() {
             return;
         }
         std::thread::sleep(Duration::from_millis(20));

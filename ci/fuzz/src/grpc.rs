@@ -128,6 +128,8 @@ async fn ask(service: &Service, method: u8, bytes: &[u8]) -> Result<(), Status> 
         24 => one!(revoke_token),
         25 => one!(list_tokens),
         26 => many!(profile),
+        27 => one!(expire),
+        28 => one!(label),
         _ => Ok(()),
     }
 }

@@ -213,24 +213,46 @@ fn live(disk: &SimDisk, base: &Base) {
     engine.seal(&session, false, &mut |_| {}).expect(done);
     session.write(big.ino, 0, b"after the seal").expect(done);
     engine.discard(&forks[0]).expect(done);
+    let (mut notes, now) = (fsd::session::Notes::default(), Time { secs: 1_800_000_000, nanos: 0 });
+    notes.label("made/with", "something").expect(done);
+    engine.fork_noted(&session, &[None], &notes).expect(done);
+    session.annotate(|notes| notes.label("a", "1").and_then(|()| notes.expire(now, Some(60)))).expect(done);
+    session.write_anchor().expect(done);
     engine.durability().sync().expect(done);
 }
 
 fn requests() -> Vec<Vec<u8>> {
     let text = |text: &str| text.to_owned();
     let nowhere = || b"/nonexistent/dir".to_vec();
+    let labels = || vec![Label { key: text("team/a"), value: text("x") }];
+    let notes = || Some(Notes { expires_after_s: 60, labels: labels() });
+    let filter = LabelFilter { key: text("team/a"), value: Some(text("x")) };
     let all = [
-        (0, CreateRequest { from: text("base"), name: text("new"), mount_dir: Vec::new() }.encode_to_vec()),
-        (0, CreateRequest { from: text(""), name: text(""), mount_dir: nowhere() }.encode_to_vec()),
         (
-            1,
-            ForkRequest { session: text("s"), count: 3, name: text("f"), mount_dir: Vec::new() }
+            0,
+            CreateRequest { from: text("base"), name: text("new"), mount_dir: Vec::new(), notes: None }
+                .encode_to_vec(),
+        ),
+        (
+            0,
+            CreateRequest { from: text(""), name: text(""), mount_dir: nowhere(), notes: notes() }
                 .encode_to_vec(),
         ),
         (
             1,
-            ForkRequest { session: text("s"), count: 2, name: text("g"), mount_dir: nowhere() }
+            ForkRequest { session: text("s"), count: 3, name: text("f"), mount_dir: Vec::new(), notes: None }
                 .encode_to_vec(),
+        ),
+        (
+            1,
+            ForkRequest {
+                session: text("s"),
+                count: 2,
+                name: text("g"),
+                mount_dir: nowhere(),
+                notes: notes(),
+            }
+            .encode_to_vec(),
         ),
         (2, MountRequest { session: text("s"), dir: nowhere(), ..Default::default() }.encode_to_vec()),
         (3, UnmountRequest { target: Some(unmount_request::Target::Dir(nowhere())) }.encode_to_vec()),
@@ -272,6 +294,10 @@ fn requests() -> Vec<Vec<u8>> {
         (25, Vec::new()),
         (26, ProfileRequest { session: text("s") }.encode_to_vec()),
         (16, FetchRequest { id: text("s"), profile: profiled(), ..Default::default() }.encode_to_vec()),
+        (0, CreateRequest { notes: notes(), ..Default::default() }.encode_to_vec()),
+        (27, ExpireRequest { session: text("s"), after_s: 3600 }.encode_to_vec()),
+        (28, LabelRequest { session: text("s"), set: labels(), remove: vec![text("k")] }.encode_to_vec()),
+        (5, ListRequest { labels: vec![filter] }.encode_to_vec()),
     ];
     let framed = all.map(|(method, message)| [&[method, message.len() as u8, 0][..], &message].concat());
     let everything = framed.concat();

@@ -7,6 +7,7 @@ use serde_json::json;
 
 use crate::context::Context;
 use crate::failure::Failure;
+use crate::notes::NotesArgs;
 use crate::{host, json};
 
 /// Create a session and print its ID
@@ -14,7 +15,7 @@ use crate::{host, json};
 /// The session starts as the snapshot is; without --from it starts empty. No bytes are copied.
 #[derive(clap::Args)]
 #[command(
-    after_help = "Examples:\n  aetherctl create --from linux --mount /mnt/work\n  aetherctl create --name scratch"
+    after_help = "Examples:\n  aetherctl create --from linux --mount /mnt/work\n  aetherctl create --name scratch --expires 2d\n  aetherctl create --from linux --label job=1234 --label team/owner=build"
 )]
 pub(crate) struct Args {
     /// A snapshot, by ID or name
@@ -26,6 +27,8 @@ pub(crate) struct Args {
     /// Mount it on this directory
     #[arg(long, value_name = "DIR")]
     mount: Option<PathBuf>,
+    #[command(flatten)]
+    notes: NotesArgs,
 }
 
 pub(crate) async fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
@@ -40,6 +43,7 @@ pub(crate) async fn run(args: Args, context: &mut Context) -> Result<(), Failure
         from: args.from.unwrap_or_default(),
         name: args.name.unwrap_or_default(),
         mount_dir: host::absolute_or_empty(args.mount.as_deref())?,
+        notes: args.notes.message()?,
     };
     let reply = context.connect().await?.create(request).await?.into_inner();
     let session = reply.session.ok_or_else(|| Failure::protocol("no session"))?;

@@ -7,16 +7,17 @@ use serde_json::json;
 
 use crate::context::Context;
 use crate::failure::Failure;
+use crate::notes::NotesArgs;
 use crate::{host, json};
 
 /// Fork a session and print the new sessions' IDs, a line each
 ///
 /// The session may be mounted and written meanwhile: a fork holds every call that completed before it. All forks of one
-/// command are made at the same point.
+/// command are made at the same point. Labels and the time to expire are the session's own: a fork has those that it is given here.
 #[derive(clap::Args)]
 #[command(
     after_help = "Examples:\n  aetherctl fork ses_0123456789abcdef\n  aetherctl fork work --count 30 --name try\n  \
-                        aetherctl fork work --count 3 --mount /mnt/forks"
+                        aetherctl fork work --count 3 --mount /mnt/forks --expires 12h --label try=1"
 )]
 pub(crate) struct Args {
     /// An ID, a prefix of one, or a name
@@ -31,6 +32,8 @@ pub(crate) struct Args {
     /// Mount it on this directory; with a count over 1, each on a new directory in it, called by the session's ID
     #[arg(long, value_name = "DIR")]
     mount: Option<PathBuf>,
+    #[command(flatten)]
+    notes: NotesArgs,
 }
 
 pub(crate) async fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
@@ -42,6 +45,7 @@ pub(crate) async fn run(args: Args, context: &mut Context) -> Result<(), Failure
         count: args.count,
         name: args.name.unwrap_or_default(),
         mount_dir: host::absolute_or_empty(args.mount.as_deref())?,
+        notes: args.notes.message()?,
     };
     let reply = context.connect().await?.fork(request).await?.into_inner();
     if context.json {

@@ -3,11 +3,12 @@
 use std::io::{IsTerminal, stdout};
 
 use proto::v1::list_item::Item;
-use proto::v1::{ListRequest, SessionInfo, SnapshotInfo};
+use proto::v1::{LabelFilter, ListRequest, SessionInfo, SnapshotInfo};
 
 use crate::context::{Context, JsonArray};
 use crate::failure::Failure;
 use crate::json;
+use crate::notes::{filter, labels_text, left_text};
 use crate::quote::quoted;
 use crate::text::{rendered, short, size, table, time};
 
@@ -16,12 +17,18 @@ use crate::text::{rendered, short, size, table, time};
 /// On a terminal snapshot IDs are cut to a prefix that is accepted again; in a pipe and with --json they are whole.
 #[derive(clap::Args)]
 #[command(
-    after_help = "Examples:\n  aetherctl list\n  aetherctl --json list | jq -r '.[] | select(.type == \"session\").id'"
+    after_help = "Examples:\n  aetherctl list\n  aetherctl list --label job=1234 --label team/owner\n  aetherctl --json list | jq -r '.[] | select(.type == \"session\").id'"
 )]
-pub(crate) struct Args {}
+pub(crate) struct Args {
+    /// Only sessions that have this label, with this value if one is given; repeatable: all of them. No snapshots then
+    #[arg(long = "label", value_name = "KEY[=VALUE]", value_parser = filter)]
+    labels: Vec<LabelFilter>,
+}
 
-pub(crate) async fn run(_: Args, context: &mut Context) -> Result<(), Failure> {
-    let mut items = context.connect().await?.list(ListRequest {}).await?.into_inner();
+pub(crate) async fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
+    let is_filtered = !args.labels.is_empty();
+    let request = ListRequest { labels: args.labels };
+    let mut items = context.connect().await?.list(request).await?.into_inner();
     let mut array = if context.json { Some(JsonArray::start(context)?) } else { None };
     let (mut sessions, mut snapshots) = (Vec::new(), Vec::new());
     while let Some(item) = items.message().await? {
@@ -35,6 +42,7 @@ pub(crate) async fn run(_: Args, context: &mut Context) -> Result<(), Failure> {
     }
     match array {
         Some(array) => array.finish(context),
+        None if is_filtered && sessions.is_empty() => Ok(eprintln!("no session here has that")),
         None => print(context, &sessions, &snapshots),
     }
 }
@@ -49,10 +57,17 @@ fn print(context: &mut Context, sessions: &[SessionInfo], snapshots: &[SnapshotI
     let whole_ids = !stdout().is_terminal();
     let id = |id: &str| if whole_ids { id.to_string() } else { short(id).to_string() };
     if !sessions.is_empty() {
-        let mut rows = table(&["SESSION", "NAME", "BASE", "CREATED", "CHANGED", "DATA", "MOUNTS"]);
+        // Columns for what few use are there when somebody does.
+        let expires = sessions.iter().any(|session| session.expires_ns != 0);
+        let labels = sessions.iter().any(|session| !session.labels.is_empty());
+        let mut header = vec!["SESSION", "NAME", "BASE", "CREATED", "CHANGED", "DATA", "MOUNTS"];
+        header.extend(
+            [(expires, "EXPIRES"), (labels, "LABELS")].iter().filter(|more| more.0).map(|more| more.1),
+        );
+        let mut rows = table(&header);
         for session in sessions {
             let mounts: Vec<_> = session.mounts.iter().map(|mount| quoted(&mount.dir)).collect();
-            rows.add_row(vec![
+            let mut row = vec![
                 session.id.clone(),
                 session.name.clone(),
                 id(&session.base),
@@ -60,7 +75,10 @@ fn print(context: &mut Context, sessions: &[SessionInfo], snapshots: &[SnapshotI
                 session.changed_inodes.to_string(),
                 size(session.changed_bytes),
                 mounts.join("\n"),
-            ]);
+            ];
+            row.extend(expires.then(|| expiry(session)));
+            row.extend(labels.then(|| labels_text(session)));
+            rows.add_row(row);
         }
         context.line(&rendered(rows))?;
     }
@@ -81,4 +99,13 @@ fn print(context: &mut Context, sessions: &[SessionInfo], snapshots: &[SnapshotI
         context.line(&rendered(rows))?;
     }
     Ok(())
+}
+
+/// How long it has.
+fn expiry(session: &SessionInfo) -> String {
+    match (session.expires_ns, session.expires_in_s) {
+        (0, _) => String::new(),
+        (_, 0) => "now".to_owned(),
+        (_, left) => format!("in {}", left_text(left)),
+    }
 }

@@ -6,6 +6,7 @@ pub(crate) mod create;
 pub(crate) mod diff;
 pub(crate) mod discard;
 pub(crate) mod doctor;
+pub(crate) mod expire;
 pub(crate) mod fetch;
 pub(crate) mod fork;
 pub(crate) mod fsck;
@@ -14,6 +15,7 @@ mod gc_remote;
 mod gc_why;
 pub(crate) mod handoff;
 pub(crate) mod import;
+pub(crate) mod label;
 pub(crate) mod list;
 pub(crate) mod ls;
 pub(crate) mod mount;
@@ -59,6 +61,8 @@ async fn dispatch(command: Command, context: &mut Context) -> Result<(), Failure
         Command::Publish(args) => publish::run(args, context).await,
         Command::Pin(args) => pin::run(args, context).await,
         Command::Unpin(args) => unpin::run(args, context).await,
+        Command::Expire(args) => expire::run(args, context).await,
+        Command::Label(args) => label::run(args, context).await,
         Command::Discard(args) => discard::run(args, context).await,
         Command::Gc(args) => gc::run(args, context).await,
         Command::Fsck(args) => fsck::run(args, context).await,

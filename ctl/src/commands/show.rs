@@ -6,6 +6,7 @@ use proto::v1::{FileIo, MountInfo, SessionInfo, ShowRequest, SnapshotInfo, Trave
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::json;
+use crate::notes::{expiry_text, labels_text};
 use crate::quote::quoted;
 use crate::text::{rendered, size, table, time, transport_name};
 
@@ -40,6 +41,8 @@ fn session_rows(session: &SessionInfo) -> Vec<(&'static str, String)> {
         ("base", session.base.clone()),
         ("parent", session.parent.clone()),
         ("created", time(session.created_ns)),
+        ("expires", expiry_text(session)),
+        ("labels", labels_text(session)),
         ("fork depth", session.fork_depth.to_string()),
         ("changed", format!("{} inodes, {}", session.changed_inodes, size(session.changed_bytes))),
         ("log position", session.log_position.to_string()),

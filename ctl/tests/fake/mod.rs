@@ -148,6 +148,17 @@ fn session(id: &str) -> SessionInfo {
     }
 }
 
+/// With everything attached that can be.
+fn noted(id: &str) -> SessionInfo {
+    let label = |key: &str, value: &str| Label { key: key.to_string(), value: value.to_string() };
+    SessionInfo {
+        labels: vec![label("job", "1"), label("team/a", "gr\u{fc}n")],
+        expires_ns: 86_400_000_000_000,
+        expires_in_s: 3700,
+        ..session(id)
+    }
+}
+
 fn snapshot() -> SnapshotInfo {
     let names = vec!["base".to_string()];
     SnapshotInfo { id: SNAPSHOT.to_string(), names, created_ns: 0, files: 2, bytes: 2048 }
@@ -244,13 +255,22 @@ impl Aether for Fake {
     }
 
     async fn list(&self, request: Request<ListRequest>) -> Reply<Self::ListStream> {
-        self.note(request);
-        let items = [list_item::Item::Session(session(SESSION)), list_item::Item::Snapshot(snapshot())];
+        let filters = self.note(request).labels;
+        let items = match filters.first().map(|filter| filter.key.as_str()) {
+            None => vec![list_item::Item::Session(session(SESSION)), list_item::Item::Snapshot(snapshot())],
+            Some("job") => {
+                vec![list_item::Item::Session(noted(SESSION)), list_item::Item::Session(session(FORK))]
+            }
+            Some(_) => Vec::new(),
+        };
         stream(items.into_iter().map(|item| ListItem { item: Some(item) }).collect())
     }
 
     async fn show(&self, request: Request<ShowRequest>) -> Reply<ShowReply> {
         let request = self.note(request);
+        if request.id == "noted" {
+            return Ok(Response::new(ShowReply { item: Some(show_reply::Item::Session(noted(SESSION))) }));
+        }
         known(&request.id)?;
         Ok(Response::new(ShowReply { item: Some(show_reply::Item::Session(session(SESSION))) }))
     }
@@ -337,6 +357,18 @@ impl Aether for Fake {
             return Err(Status::failed_precondition("it is not pinned"));
         }
         Ok(Response::new(UnpinReply { snapshot: SNAPSHOT.to_string() }))
+    }
+
+    async fn expire(&self, request: Request<ExpireRequest>) -> Reply<ExpireReply> {
+        let request = self.note(request);
+        known(&request.session)?;
+        Ok(Response::new(ExpireReply { session: Some(noted(SESSION)) }))
+    }
+
+    async fn label(&self, request: Request<LabelRequest>) -> Reply<LabelReply> {
+        let request = self.note(request);
+        known(&request.session)?;
+        Ok(Response::new(LabelReply { session: Some(noted(SESSION)) }))
     }
 
     async fn discard(&self, request: Request<DiscardRequest>) -> Reply<DiscardReply> {

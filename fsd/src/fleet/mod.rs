@@ -36,7 +36,7 @@ use parking_lot::Mutex;
 pub use remote::{ObjectRemote, OpenError};
 pub use watch::Patience;
 
-use crate::session::{self, Engine, Meta, Session, SessionId};
+use crate::session::{self, Engine, Meta, Notes, Session, SessionId};
 
 /// Who discards a session waits so long for a publish of it to end.
 const BUSY: Duration = Duration::from_secs(5);
@@ -318,7 +318,7 @@ impl Fleet {
     pub fn follow(&self, id: SessionId) -> Result<Arc<Session>> {
         let head = self.head(id)?;
         self.discover(&head, &[head.root, head.origin])?;
-        let session = self.engine.fork_of(id, (head.root, head.origin), None)?;
+        let session = self.engine.fork_of(id, (head.root, head.origin), None, Notes::default())?;
         session.close();
         let entry = self.entry(session.id());
         let mut entry = entry.lock();
@@ -339,12 +339,12 @@ impl Fleet {
     }
 
     /// Makes forks of what is published of a session that is not here. Errors: `Unknown`, `Ended`, `Heads`, and what engine and remote store say.
-    pub fn fork(&self, id: SessionId, names: &[Option<String>]) -> Result<Vec<Arc<Session>>> {
+    pub fn fork(&self, id: SessionId, names: &[Option<String>], notes: &Notes) -> Result<Vec<Arc<Session>>> {
         let head = self.head(id)?;
         self.discover(&head, &[head.root, head.origin])?;
         let mut forks = Vec::with_capacity(names.len());
         for name in names {
-            let made = self.engine.fork_of(id, (head.root, head.origin), name.clone());
+            let made = self.engine.fork_of(id, (head.root, head.origin), name.clone(), notes.clone());
             match made {
                 Ok(fork) => forks.push(fork),
                 Err(error) => {

@@ -118,6 +118,10 @@ pub(super) fn snapshot_info(listed: Listed) -> v1::SnapshotInfo {
     }
 }
 
+fn label((key, value): (&String, &String)) -> v1::Label {
+    v1::Label { key: key.clone(), value: value.clone() }
+}
+
 /// How much of a session is its own.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Changes {
@@ -143,8 +147,13 @@ impl Changes {
 }
 
 /// A session, with those of `mounts` that are its own.
-pub(super) fn session_info(session: &Session, changes: Changes, mounts: &[MountInfo]) -> v1::SessionInfo {
-    let meta = &session.meta;
+pub(super) fn session_info(
+    session: &Session,
+    changes: Changes,
+    mounts: &[MountInfo],
+    now: Time,
+) -> v1::SessionInfo {
+    let (meta, notes) = (&session.meta, session.notes());
     let top = session.peek().base;
     let sealed = if top == meta.origin { String::new() } else { top.to_string() };
     v1::SessionInfo {
@@ -160,5 +169,10 @@ pub(super) fn session_info(session: &Session, changes: Changes, mounts: &[MountI
         log_position: session.position(),
         sealed,
         travel: None,
+        labels: notes.labels().iter().map(label).collect(),
+        expires_ns: notes.expires().map_or(0, time_ns),
+        expires_in_s: notes
+            .expires()
+            .map_or(0, |at| at.secs.saturating_sub(now.secs).try_into().unwrap_or(0)),
     }
 }

@@ -47,10 +47,7 @@ impl Host {
             }
             self.mounts.unmount_session(session.id())?;
         }
-        match &self.fleet {
-            Some(fleet) => Ok(fleet.discard(session)?),
-            None => Ok(self.engine.discard(session)?),
-        }
+        self.end(session)
     }
 }
 

@@ -19,7 +19,7 @@ use super::{
 use crate::{
     fleet::{Asked, Fleet, FleetError, Standing, Taken, heads::Head},
     fuse::MountOptions,
-    session::{Error, Session, SessionId, Target},
+    session::{Error, Notes, Session, SessionId, Target},
 };
 
 impl Host {
@@ -149,14 +149,19 @@ impl Host {
     }
 
     /// Forks of a session, which may be another host's.
-    pub(super) fn forks_of(&self, text: &str, names: &[Option<String>]) -> Answer<Vec<Arc<Session>>> {
+    pub(super) fn forks_of(
+        &self,
+        text: &str,
+        names: &[Option<String>],
+        notes: &Notes,
+    ) -> Answer<Vec<Arc<Session>>> {
         if let Some((fleet, id)) = self.not_here(text) {
-            match fleet.fork(id, names) {
+            match fleet.fork(id, names, notes) {
                 Err(FleetError::Unknown(_)) => {}
                 forked => return Ok(forked?),
             }
         }
-        Ok(self.engine.fork(&*self.session(text)?, names)?)
+        Ok(self.engine.fork_noted(&*self.session(text)?, names, notes)?)
     }
 
     pub(super) fn publish(&self, request: v1::PublishRequest, sink: &Sink<v1::PublishEvent>) -> Answer<()> {

@@ -23,23 +23,23 @@ use crate::{
 
 impl Host {
     pub(super) fn fork(&self, request: v1::ForkRequest) -> Answer<v1::ForkReply> {
-        let v1::ForkRequest { session, count, name, mount_dir } = request;
+        let v1::ForkRequest { session, count, name, mount_dir, notes } = request;
         let count = count.max(1);
         if count > FORK_COUNT_MAX {
             let message = format!("{count} forks: a request makes at most {FORK_COUNT_MAX}");
             return Err(Status::invalid_argument(message));
         }
-        let mount_dir = self.mount_dir(&mount_dir)?;
+        let (mount_dir, notes) = (self.mount_dir(&mount_dir)?, self.notes(notes)?);
         let names = fork_names(label(name)?, count);
-        let (forks, elapsed_us) = self.timed(|| self.forks_of(&session, &names))?;
+        let (forks, elapsed_us) = self.timed(|| self.forks_of(&session, &names, &notes))?;
         match mount_dir {
             Some(dir) if count == 1 => self.mount_or_discard(&forks[0], &dir)?,
             Some(dir) => self.mount_each(&forks, &dir)?,
             None => {}
         }
         let changes = Changes::default();
-        let mounts = self.mounts.list();
-        let sessions = forks.iter().map(|fork| session_info(fork, changes, &mounts)).collect();
+        let (mounts, now) = (self.mounts.list(), self.engine.clock().now());
+        let sessions = forks.iter().map(|fork| session_info(fork, changes, &mounts, now)).collect();
         Ok(v1::ForkReply { sessions, elapsed_us })
     }
 

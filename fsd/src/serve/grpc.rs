@@ -146,6 +146,14 @@ impl Aether for Service {
         self.call(request, Host::unpin).await
     }
 
+    async fn expire(&self, request: Request<ExpireRequest>) -> Reply<ExpireReply> {
+        self.call(request, Host::expire).await
+    }
+
+    async fn label(&self, request: Request<LabelRequest>) -> Reply<LabelReply> {
+        self.call(request, Host::label).await
+    }
+
     async fn discard(&self, request: Request<DiscardRequest>) -> Reply<DiscardReply> {
         self.call(request, Host::discard).await
     }

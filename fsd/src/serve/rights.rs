@@ -26,7 +26,7 @@ pub(super) fn need(path: &str) -> Option<Need> {
         ("grpc.health.v1.Health", "Check" | "Watch") => Some(Nothing),
         ("aether.v1.Aether", method) => Some(match method {
             "List" | "Show" | "Fetch" | "Profile" | "Diff" | "ListDir" | "Stat" | "ReadFile" => Of(Read),
-            "Seal" | "Publish" | "Handoff" | "Discard" => Of(Write),
+            "Seal" | "Publish" | "Handoff" | "Expire" | "Label" | "Discard" => Of(Write),
             "Fork" => Of(Fork),
             "Create" => OfAll(Fork),
             "Gc" | "GcRemote" | "GcWhy" | "Pin" | "Unpin" | "Fsck" | "Stats" | "Doctor" => OfAll(Manage),

@@ -1,5 +1,7 @@
 //! Sessions and snapshots as such: made, listed, shown, sealed.
 
+use std::sync::Arc;
+
 use cas::{SnapshotId, dir::Dir, store::Listed};
 use nix::unistd::{getegid, geteuid};
 use proto::v1::{self, list_item, seal_event, show_reply};
@@ -8,6 +10,7 @@ use super::{
     Answer, Host,
     convert::{Changes, session_info, snapshot_info},
     elsewhere::session_of_head,
+    notes::Wanted,
     progress::Pace,
     request::{check_length, label},
     status::of_store,
@@ -17,13 +20,13 @@ use crate::session::{Error, SealProgress, Session, Target};
 
 impl Host {
     pub(super) fn create(&self, request: v1::CreateRequest) -> Answer<v1::CreateReply> {
-        let v1::CreateRequest { from, name, mount_dir } = request;
-        let mount_dir = self.mount_dir(&mount_dir)?;
+        let v1::CreateRequest { from, name, mount_dir, notes } = request;
+        let (mount_dir, notes) = (self.mount_dir(&mount_dir)?, self.notes(notes)?);
         let (session, elapsed_us) = self.timed(|| {
             let base = if from.is_empty() { None } else { Some(self.base_of(&from)?) };
             let owner = (geteuid().as_raw(), getegid().as_raw());
             let name = label(name)?;
-            self.fetching(|| self.engine.create(base, name.clone(), owner))
+            self.fetching(|| self.engine.create_noted(base, name.clone(), notes.clone(), owner))
         })?;
         if let Some(dir) = mount_dir {
             self.mount_or_discard(&session, &dir)?;
@@ -61,12 +64,17 @@ impl Host {
         })
     }
 
-    pub(super) fn list(&self, _: v1::ListRequest, sink: &Sink<v1::ListItem>) -> Answer<()> {
-        let mounts = self.mounts.list();
-        for session in self.engine.sessions().into_iter().filter(|session| self.may_have(session)) {
-            let info = session_info(&session, Changes::of(&session), &mounts);
+    pub(super) fn list(&self, request: v1::ListRequest, sink: &Sink<v1::ListItem>) -> Answer<()> {
+        let wanted = Wanted::parse(request.labels)?;
+        let (mounts, now) = (self.mounts.list(), self.engine.clock().now());
+        let is_shown = |session: &Arc<Session>| wanted.fits(session) && self.may_have(session);
+        for session in self.engine.sessions().into_iter().filter(is_shown) {
+            let info = session_info(&session, Changes::of(&session), &mounts, now);
             let info = v1::SessionInfo { travel: self.travel_of(&session), ..info };
             sink.send(v1::ListItem { item: Some(list_item::Item::Session(info)) })?;
+        }
+        if !wanted.is_everything() {
+            return Ok(());
         }
         let granted = self.access.is_limited().then(|| self.snapshots_granted());
         for listed in self.engine.store().list().map_err(of_store)?.into_iter().rev() {
@@ -108,7 +116,8 @@ impl Host {
     }
 
     pub(super) fn info(&self, session: &Session) -> v1::SessionInfo {
-        let info = session_info(session, Changes::of(session), &self.mounts.list());
+        let now = self.engine.clock().now();
+        let info = session_info(session, Changes::of(session), &self.mounts.list(), now);
         v1::SessionInfo { travel: self.travel_of(session), ..info }
     }
 

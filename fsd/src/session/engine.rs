@@ -26,6 +26,7 @@ use super::{
     inode::{BaseDir, Body, ROOT, XattrSet},
     live::{Session, Shared},
     log::Purpose,
+    notes::Notes,
     record::{Meta, Record, anchor},
     recover::Recovery,
     replay::{Met, Replay},
@@ -127,7 +128,8 @@ impl Engine {
         let shared = Arc::new(Shared { disk, store, durability, clock, epochs, accesses, limits });
         let mut sessions = Sessions::default();
         for r in recovered.sessions {
-            sessions.insert(Arc::new(Session::new(Arc::clone(&shared), r.meta, r.state, r.anchor)));
+            let session = Session::new(Arc::clone(&shared), r.meta, r.notes, r.state, r.anchor);
+            sessions.insert(Arc::new(session));
         }
         let (sessions, naming, publishing) = (RwLock::new(sessions), Mutex::new(()), Mutex::default());
         let engine = Engine { shared, entropy, empty, sessions, naming, publishing };
@@ -194,7 +196,7 @@ impl Engine {
     /// Opens a session of another host here: it is `root`, and has the ID and the rest that `meta` says; the label only if nobody here has it. Asks the
     /// remote store for both snapshots. Errors: `Exists` if it is here, `NoSpace`, and what the remote store says.
     pub fn open_as(&self, meta: Meta, root: SnapshotId) -> Result<Arc<Session>> {
-        self.open_tree(meta, root, |meta| {
+        self.open_tree(meta, Notes::default(), root, |meta| {
             tracing::info!(session = %meta.id, name = ?meta.name, "another session here has this name: it goes without");
             meta.name = None;
             Ok(())
@@ -205,6 +207,7 @@ impl Engine {
     fn open_tree(
         &self,
         mut meta: Meta,
+        notes: Notes,
         root: SnapshotId,
         taken: impl FnOnce(&mut Meta) -> Result<()>,
     ) -> Result<Arc<Session>> {
@@ -219,7 +222,7 @@ impl Engine {
         if self.check_name(meta.name.as_deref()).is_err() {
             taken(&mut meta)?;
         }
-        self.begin_session(meta, State::of_snapshot(&self.shared.store, root)?)
+        self.begin_session(meta, notes, State::of_snapshot(&self.shared.store, root)?)
     }
 
     /// Whether so many more sessions may be made. Error: `TooMany`.
@@ -240,12 +243,13 @@ impl Engine {
         parent: SessionId,
         tree: (SnapshotId, SnapshotId),
         name: Option<String>,
+        notes: Notes,
     ) -> Result<Arc<Session>> {
         self.check_name(name.as_deref())?;
         let (root, origin) = tree;
         let (id, created) = (self.entropy.session_id(), self.shared.clock.now());
         let meta = Meta { id, name, parent: Some(parent), origin, depth: 1, created };
-        self.open_tree(meta, root, |meta| self.check_name(meta.name.as_deref()))
+        self.open_tree(meta, notes, root, |meta| self.check_name(meta.name.as_deref()))
     }
 
     /// The session of a whole ID, if it is here.
@@ -293,6 +297,17 @@ impl Engine {
         name: Option<String>,
         owner: (u32, u32),
     ) -> Result<Arc<Session>> {
+        self.create_noted(from, name, Notes::default(), owner)
+    }
+
+    /// [`Engine::create`], with something attached to the session from its first record on.
+    pub fn create_noted(
+        &self,
+        from: Option<SnapshotId>,
+        name: Option<String>,
+        notes: Notes,
+        owner: (u32, u32),
+    ) -> Result<Arc<Session>> {
         let _naming = self.naming.lock();
         self.check_name(name.as_deref())?;
         self.room_for_sessions(1)?;
@@ -311,23 +326,33 @@ impl Engine {
         }
         let meta =
             Meta { id: self.entropy.session_id(), name, parent: None, origin: base, depth: 0, created: now };
-        self.begin_session(meta, state)
+        self.begin_session(meta, notes, state)
     }
 
     /// For who holds `naming`.
-    fn begin_session(&self, meta: Meta, mut state: State) -> Result<Arc<Session>> {
+    fn begin_session(&self, meta: Meta, notes: Notes, mut state: State) -> Result<Arc<Session>> {
         state.epoch = self.shared.next_epoch();
         let log = &self.shared.durability.log;
         let position = log.position();
-        for record in anchor(&meta, &state, self.shared.limits.part_bytes) {
+        for record in anchor(&meta, &notes, &state, self.shared.limits.part_bytes) {
             log.append(Purpose::Grow, |out| record.encode(out))?;
         }
-        Ok(self.insert(Session::new(Arc::clone(&self.shared), meta, state, position)))
+        Ok(self.insert(Session::new(Arc::clone(&self.shared), meta, notes, state, position)))
     }
 
     /// New sessions that are what `parent` is now, one for each label, all of one cut. One record each, whatever the size,
     /// while the parent is in use; all are made or none. Errors: `NameTaken`, `NoSpace`.
     pub fn fork(&self, parent: &Session, names: &[Option<String>]) -> Result<Vec<Arc<Session>>> {
+        self.fork_noted(parent, names, &Notes::default())
+    }
+
+    /// [`Engine::fork`], with something attached to each of them. What is attached to the parent stays its own.
+    pub fn fork_noted(
+        &self,
+        parent: &Session,
+        names: &[Option<String>],
+        notes: &Notes,
+    ) -> Result<Vec<Arc<Session>>> {
         let _naming = self.naming.lock();
         names.iter().try_for_each(|name| self.check_name(name.as_deref()))?;
         self.room_for_sessions(names.len())?;
@@ -345,7 +370,7 @@ impl Engine {
         let mut state = parent.state.write();
         parent.check_alive()?;
         for (done, meta) in metas.iter().enumerate() {
-            let record = Record::Fork { parent: parent.meta.id, meta: meta.clone() };
+            let record = Record::Fork { parent: parent.meta.id, meta: meta.clone(), notes: notes.clone() };
             let log = &self.shared.durability.log;
             if let Err(error) = log.append(Purpose::Grow, |out| record.encode(out)) {
                 for made in &metas[..done] {
@@ -361,7 +386,7 @@ impl Engine {
         // Under the parent's lock: a seal that moves the parent's anchor, and a trim after it, must know of these.
         let insert = |meta| {
             let state = State { epoch: self.shared.next_epoch(), ..child.clone() };
-            self.insert(Session::new(Arc::clone(&self.shared), meta, state, anchor))
+            self.insert(Session::new(Arc::clone(&self.shared), meta, notes.clone(), state, anchor))
         };
         Ok(metas.into_iter().map(insert).collect())
     }

@@ -5,7 +5,7 @@
 //! and only then the effects are applied. So the order of the log is the order of the changes in memory, and what cannot be
 //! recorded does not happen.
 //!
-//! Locks, in this order: `gate`, `state`, `cursor`, a shard of `known`, the log's own; what is read is taken down outside of all of them. Under `state` no I/O happens
+//! Locks, in this order: `gate`, `state`, `notes`, `cursor`, a shard of `known`, the log's own; what is read is taken down outside of all of them. Under `state` no I/O happens
 //! but the log's append and look-ups in dir objects and attribute sets of the store; bytes of files never move under it.
 
 use std::sync::{
@@ -25,6 +25,7 @@ use super::{
     linked::way_up,
     listing::Listings,
     log::Purpose,
+    notes::Notes,
     record::{Meta, Record},
     segment::Cursor,
     state::{Effect, State},
@@ -67,6 +68,8 @@ pub struct Session {
     /// fork or a seal makes all extents shared.
     pub(super) gate: RwLock<()>,
     pub(super) state: RwLock<State>,
+    /// What is attached to it. Changed with `state` held, which an anchor holds while it writes both down.
+    pub(super) notes: Mutex<Notes>,
     /// Where it writes next.
     pub(super) cursor: Mutex<Cursor>,
     /// What its mount may name by number.
@@ -87,7 +90,7 @@ pub struct Session {
 
 impl Session {
     /// A session that is `state`, replayable from `anchor` on.
-    pub(super) fn new(shared: Arc<Shared>, meta: Meta, state: State, anchor: u64) -> Session {
+    pub(super) fn new(shared: Arc<Shared>, meta: Meta, notes: Notes, state: State, anchor: u64) -> Session {
         let changed_us = AtomicU64::new(shared.clock.monotonic_us());
         let accesses = Accesses::new(Arc::clone(&shared.accesses));
         Session {
@@ -95,6 +98,7 @@ impl Session {
             shared,
             gate: RwLock::new(()),
             state: RwLock::new(state),
+            notes: Mutex::new(notes),
             cursor: Mutex::default(),
             known: KnownInodes::default(),
             listings: Listings::default(),

@@ -29,6 +29,8 @@ mod log;
 mod log_file;
 mod name;
 mod names;
+mod notes;
+mod overdue;
 mod privileges;
 mod profile;
 mod rebase;
@@ -58,6 +60,10 @@ pub use live::Session;
 pub use log::{DamagedFile, Log};
 pub use name::{NAME_BYTES_MAX, Name, parse_path};
 pub use names::{New, Rename};
+pub use notes::{
+    KEY_BYTES_MAX, LABELS_MAX, LIFETIME_S_MAX, LIFETIME_S_MIN, Notes, VALUE_BYTES_MAX, check_key,
+};
+pub use overdue::Overdue;
 pub use privileges::Writer;
 pub use profile::{Profile, ProfileEntry};
 pub use record::Meta;

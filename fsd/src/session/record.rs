@@ -10,6 +10,7 @@ use super::{
     codec::{Put, Take},
     extent::{Blob, Data, FileBody},
     inode::{BaseDir, Body, Inode, NOWHERE, XattrSet},
+    notes::Notes,
     segment::{Pool, SEGMENT_ID_MAX, Segment},
     state::{DirDelta, Effect, State},
     sums::{SUM_BYTES_MAX, Sum},
@@ -41,6 +42,8 @@ pub enum Record {
     Anchor {
         /// Its identity.
         meta: Meta,
+        /// What is attached to it.
+        notes: Notes,
         /// Its base.
         base: SnapshotId,
         /// The number of the next inode it creates.
@@ -65,6 +68,8 @@ pub enum Record {
         parent: SessionId,
         /// The new one.
         meta: Meta,
+        /// What is attached to it.
+        notes: Notes,
     },
     /// The session is no more.
     Discard(SessionId),
@@ -73,6 +78,8 @@ pub enum Record {
     /// Nothing before this position is needed any more, and files that end there may be gone. A log that begins later than
     /// its last such record says has lost its beginning.
     Trim(u64),
+    /// What is attached to the session is this from now on.
+    Notes(SessionId, Notes),
 }
 
 /// Bytes of one record. Anchors are cut into parts far below it; what is largest beside them is 1 MiB of attributes.
@@ -82,9 +89,9 @@ impl Record {
     /// Its bytes: a kind, then its fields.
     pub(crate) fn encode(&self, out: &mut Vec<u8>) {
         match self {
-            Record::Anchor { meta, base, next_ino, parts, effects } => {
-                out.u8(1);
-                put_meta(out, meta);
+            Record::Anchor { meta, notes, base, next_ino, parts, effects } => {
+                out.u8(if notes.is_empty() { 1 } else { 7 });
+                put_identity(out, meta, notes);
                 out.digest(&base.0);
                 out.u64(*next_ino);
                 out.u32(*parts);
@@ -96,10 +103,10 @@ impl Record {
                 out.u32(*index);
                 put_effects(out, effects);
             }
-            Record::Fork { parent, meta } => {
-                out.u8(3);
+            Record::Fork { parent, meta, notes } => {
+                out.u8(if notes.is_empty() { 3 } else { 8 });
                 out.extend_from_slice(&parent.0);
-                put_meta(out, meta);
+                put_identity(out, meta, notes);
             }
             Record::Discard(id) => {
                 out.u8(4);
@@ -114,6 +121,11 @@ impl Record {
                 out.u8(6);
                 out.u64(*position);
             }
+            Record::Notes(id, notes) => {
+                out.u8(9);
+                out.extend_from_slice(&id.0);
+                notes.put(out);
+            }
         }
     }
 
@@ -122,18 +134,21 @@ impl Record {
         let mut take = Take(bytes);
         let t = &mut take;
         let record = match t.u8()? {
-            1 => Record::Anchor {
-                meta: take_meta(t)?,
-                base: SnapshotId(t.digest()?),
-                next_ino: t.u64()?,
-                parts: t.u32()?,
-                effects: take_effects(t, pool)?,
-            },
+            kind @ (1 | 7) => {
+                let (meta, notes) = take_identity(t, kind == 7)?;
+                let (base, next_ino, parts) = (SnapshotId(t.digest()?), t.u64()?, t.u32()?);
+                Record::Anchor { meta, notes, base, next_ino, parts, effects: take_effects(t, pool)? }
+            }
             2 => Record::Part { id: take_id(t)?, index: t.u32()?, effects: take_effects(t, pool)? },
-            3 => Record::Fork { parent: take_id(t)?, meta: take_meta(t)? },
+            kind @ (3 | 8) => {
+                let parent = take_id(t)?;
+                let (meta, notes) = take_identity(t, kind == 8)?;
+                Record::Fork { parent, meta, notes }
+            }
             4 => Record::Discard(take_id(t)?),
             5 => Record::Apply(take_id(t)?, take_effects(t, pool)?),
             6 => Record::Trim(t.u64()?),
+            9 => Record::Notes(take_id(t)?, Notes::take(t)?),
             _ => return None,
         };
         take.is_empty().then_some(record)
@@ -147,7 +162,7 @@ impl Record {
 }
 
 /// The records that sum up a session: its parts, cut where they exceed `part_bytes`, and the anchor that closes them.
-pub(crate) fn anchor(meta: &Meta, state: &State, part_bytes: usize) -> Vec<Record> {
+pub(crate) fn anchor(meta: &Meta, notes: &Notes, state: &State, part_bytes: usize) -> Vec<Record> {
     let mut records = Vec::new();
     let (mut effects, mut bytes) = (Vec::new(), 0);
     for effect in images(state) {
@@ -161,6 +176,7 @@ pub(crate) fn anchor(meta: &Meta, state: &State, part_bytes: usize) -> Vec<Recor
     }
     records.push(Record::Anchor {
         meta: meta.clone(),
+        notes: notes.clone(),
         base: state.base,
         next_ino: state.next_ino,
         parts: records.len() as u32,
@@ -252,6 +268,23 @@ fn take_meta(t: &mut Take<'_>) -> Option<Meta> {
         depth: t.u32()?,
         created: t.time()?,
     })
+}
+
+/// Of a session to which nothing is attached as it always was: versions that know of no notes read it.
+fn put_identity(out: &mut Vec<u8>, meta: &Meta, notes: &Notes) {
+    put_meta(out, meta);
+    if !notes.is_empty() {
+        notes.put(out);
+    }
+}
+
+fn take_identity(t: &mut Take<'_>, has_notes: bool) -> Option<(Meta, Notes)> {
+    let meta = take_meta(t)?;
+    if !has_notes {
+        return Some((meta, Notes::default()));
+    }
+    let notes = Notes::take(t)?;
+    (!notes.is_empty()).then_some((meta, notes))
 }
 
 fn take_id(t: &mut Take<'_>) -> Option<SessionId> {

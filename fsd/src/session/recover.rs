@@ -7,6 +7,7 @@ use super::{
     extent::Data,
     inode::Body,
     invariants,
+    notes::Notes,
     record::{Meta, Record},
     segment::Pool,
     state::{Effect, State},
@@ -17,6 +18,8 @@ use super::{
 pub struct Recovered {
     /// Its identity.
     pub meta: Meta,
+    /// What is attached to it.
+    pub notes: Notes,
     /// Its content.
     pub state: State,
     /// The position from which the log describes it.
@@ -69,7 +72,7 @@ impl Recovery {
                 parts.1 = index.saturating_add(1);
                 parts.2.extend(effects);
             }
-            Record::Anchor { meta, base, next_ino, parts, effects } => {
+            Record::Anchor { meta, notes, base, next_ino, parts, effects } => {
                 let (anchor, count, mut all) = match parts {
                     0 => (position, 0, Vec::new()),
                     _ => self.parts.remove(&meta.id).unwrap_or((position, 0, Vec::new())),
@@ -78,10 +81,10 @@ impl Recovery {
                     all.extend(effects);
                     let own_from = self.epoch + 1;
                     let state = self.sum_up(base, next_ino, &all);
-                    self.sessions.insert(meta.id, Recovered { meta, state, anchor, own_from });
+                    self.sessions.insert(meta.id, Recovered { meta, notes, state, anchor, own_from });
                 }
             }
-            Record::Fork { parent, meta } => {
+            Record::Fork { parent, meta, notes } => {
                 let (epoch, child_epoch) = (self.next_epoch(), self.next_epoch());
                 if let Some(parent) = self.sessions.get_mut(&parent) {
                     parent.state.epoch = epoch;
@@ -89,7 +92,8 @@ impl Recovery {
                     let mut state = State { epoch: child_epoch, ..parent.state.clone() };
                     state.drop_orphans();
                     let anchor = parent.anchor;
-                    self.sessions.insert(meta.id, Recovered { meta, state, anchor, own_from: child_epoch });
+                    let own_from = child_epoch;
+                    self.sessions.insert(meta.id, Recovered { meta, notes, state, anchor, own_from });
                 }
             }
             Record::Discard(id) => {
@@ -97,6 +101,11 @@ impl Recovery {
                 self.parts.remove(&id);
             }
             Record::Trim(_) => {}
+            Record::Notes(id, notes) => {
+                if let Some(session) = self.sessions.get_mut(&id) {
+                    session.notes = notes;
+                }
+            }
             Record::Apply(id, effects) => {
                 if let Some(session) = self.sessions.get_mut(&id) {
                     effects.iter().for_each(|effect| session.state.apply(effect));

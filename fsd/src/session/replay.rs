@@ -193,7 +193,7 @@ fn losses(disk: &dyn Disk, starts: &[u64], end: u64, pool: &Pool) -> Result<Loss
                 Record::Anchor { meta, effects, .. } => (meta.id, effects),
                 Record::Fork { meta, .. } => (meta.id, Vec::new()),
                 Record::Part { id, effects, .. } | Record::Apply(id, effects) => (id, effects),
-                Record::Discard(id) => (id, Vec::new()),
+                Record::Discard(id) | Record::Notes(id, _) => (id, Vec::new()),
                 Record::Trim(_) => return,
             };
             let loss = losses.entry(session).or_default();

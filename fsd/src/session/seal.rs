@@ -72,7 +72,7 @@ impl Session {
         let listed = self.listed(&state, &cut)?;
         let log = &self.shared.durability.log;
         let position = log.position();
-        for record in anchor(&self.meta, &rebased, self.shared.limits.part_bytes) {
+        for record in anchor(&self.meta, &self.notes(), &rebased, self.shared.limits.part_bytes) {
             log.append(Purpose::Grow, |out| record.encode(out))?;
         }
         self.anchor.store(position, Ordering::Release);
@@ -110,7 +110,7 @@ impl Session {
         self.check_alive()?;
         let log = &self.shared.durability.log;
         let position = log.position();
-        for record in anchor(&self.meta, &state, self.shared.limits.part_bytes) {
+        for record in anchor(&self.meta, &self.notes(), &state, self.shared.limits.part_bytes) {
             log.append(Purpose::Grow, |out| record.encode(out))?;
         }
         self.anchor.store(position, Ordering::Release);

@@ -13,7 +13,7 @@ use fsd::{
     fuse::{Mounts, TransportChoice},
     host::{SystemClock, SystemEntropy, boot},
     serve::{Server, Service, listen},
-    session::{Engine, Entropy, Limits, Parts},
+    session::{Clock, Engine, Entropy, Limits, Parts},
 };
 use proto::v1::{aether_client::AetherClient, *};
 use tokio::runtime::Runtime;
@@ -29,6 +29,8 @@ const CACHE_BYTES: u64 = 64 << 20;
 pub(crate) struct Daemon {
     dir: tempfile::TempDir,
     engine: Arc<Engine>,
+    service: Service,
+    fleet: Option<Arc<Fleet>>,
     server: Option<Server>,
     runtime: Runtime,
     channel: Channel,
@@ -42,15 +44,20 @@ impl Daemon {
 
     /// The same with other bounds.
     pub(crate) fn start_with(limits: Limits) -> Daemon {
-        Daemon::start_on(limits, None)
+        Daemon::start_on(limits, None, Arc::new(SystemClock::new()))
     }
 
     /// A host among others, which share `remote`. No thread of it renews leases or gives signs of life.
     pub(crate) fn start_sharing(remote: &SimRemote) -> Daemon {
-        Daemon::start_on(Limits::default(), Some(remote))
+        Daemon::start_on(Limits::default(), Some(remote), Arc::new(SystemClock::new()))
     }
 
-    fn start_on(limits: Limits, remote: Option<&SimRemote>) -> Daemon {
+    /// One whose clock is the test's, by itself or among others.
+    pub(crate) fn start_at(clock: Arc<dyn Clock>, remote: Option<&SimRemote>) -> Daemon {
+        Daemon::start_on(Limits::default(), remote, clock)
+    }
+
+    fn start_on(limits: Limits, remote: Option<&SimRemote>, clock: Arc<dyn Clock>) -> Daemon {
         let dir = tempfile::tempdir().unwrap();
         let state = dir.path().join("state");
         let disk: Arc<dyn Disk> = Arc::new(SysDisk::open(&state).unwrap());
@@ -63,7 +70,7 @@ impl Daemon {
         let parts = Parts {
             store,
             disk,
-            clock: Arc::new(SystemClock::new()),
+            clock,
             entropy: Arc::new(SystemEntropy),
             boot: boot().unwrap(),
             accept_loss: false,
@@ -76,17 +83,28 @@ impl Daemon {
         });
         let mounts = Mounts::new(&state, TransportChoice::default(), None);
         let socket = dir.path().join("run/aetherfsd.sock");
-        let service = Service::new(Arc::clone(&engine), mounts, fleet, state.canonicalize().unwrap());
-        let server = Server::start(listen(&socket).unwrap(), None, service).unwrap();
+        let state = state.canonicalize().unwrap();
+        let service = Service::new(Arc::clone(&engine), mounts, fleet.clone(), state);
+        let server = Server::start(listen(&socket).unwrap(), None, service.clone()).unwrap();
         let runtime = Runtime::new().unwrap();
         let endpoint = tonic::transport::Endpoint::from_shared(format!("unix:{}", socket.display())).unwrap();
         let channel = runtime.block_on(endpoint.connect()).unwrap();
-        Daemon { dir, engine, server: Some(server), runtime, channel }
+        Daemon { dir, engine, service, fleet, server: Some(server), runtime, channel }
     }
 
     /// The engine behind the service.
     pub(crate) fn engine(&self) -> &Engine {
         &self.engine
+    }
+
+    /// What its threads call, which it does not have here.
+    pub(crate) fn service(&self) -> &Service {
+        &self.service
+    }
+
+    /// Other hosts.
+    pub(crate) fn fleet(&self) -> &Fleet {
+        self.fleet.as_ref().expect("it was started among others")
     }
 
     /// The state directory.
@@ -145,7 +163,12 @@ impl Daemon {
     }
 
     pub(crate) fn list(&self) -> Result<Vec<ListItem>, Status> {
-        self.collect(|mut c| async move { c.list(ListRequest {}).await })
+        self.list_with(Vec::new())
+    }
+
+    /// What has these labels.
+    pub(crate) fn list_with(&self, labels: Vec<LabelFilter>) -> Result<Vec<ListItem>, Status> {
+        self.collect(|mut c| async move { c.list(ListRequest { labels }).await })
     }
 
     /// A session.

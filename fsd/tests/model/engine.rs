@@ -4,11 +4,12 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use cas::{Kind, Time, sim::SimDisk};
 use fsd::session::{
-    Allocate, Difference, Engine, Error, Found, Name, New, ROOT, Rename, Seek, Session, SessionId, SetAttrs,
-    SetXattr, Side, State, Writer,
+    Allocate, Difference, Engine, Error, Found, Name, New, Notes, ROOT, Rename, Seek, Session, SessionId,
+    SetAttrs, SetXattr, Side, State, Writer,
 };
 
 use super::{
+    notes::Attached,
     picture::{Item, Picture, join},
     target::{Against, Answer, Change, Fail, Listed, Seen, Target},
 };
@@ -60,6 +61,7 @@ pub fn fail(error: Error) -> Fail {
         Error::NoData => Fail::NoData,
         Error::Stale(_) => Fail::Stale,
         Error::NoSpace => Fail::NoSpace,
+        Error::TooMany { .. } => Fail::TooMany,
         Error::Io { .. } | Error::SyncFailed => Fail::Disk,
         // A disk that does not answer looks to the store like an object that cannot be read.
         Error::Store(
@@ -212,14 +214,31 @@ impl Target for EngineTarget {
         Ok(entries)
     }
 
-    fn fork(&mut self, s: usize) -> Answer<()> {
-        let forked = self.engine.fork(&self.session(s), &[None]).map_err(fail)?;
+    fn fork_noted(&mut self, s: usize, attached: &Attached) -> Answer<()> {
+        let forked = self.engine.fork_noted(&self.session(s), &[None], &attached.notes()).map_err(fail)?;
         self.ids.push(forked[0].id());
         Ok(())
     }
 
     fn discard(&mut self, s: usize) -> Answer<()> {
         self.engine.discard(&self.session(s)).map_err(fail)
+    }
+
+    fn expire(&mut self, s: usize, seconds: Option<u64>) -> Answer<()> {
+        let now = self.engine.clock().now();
+        self.session(s).annotate(|notes| notes.expire(now, seconds)).map_err(fail).map(drop)
+    }
+
+    fn label(&mut self, s: usize, key: &str, value: Option<&str>) -> Answer<()> {
+        let change = |notes: &mut Notes| match value {
+            Some(value) => notes.label(key, value),
+            None => notes.unlabel(key),
+        };
+        self.session(s).annotate(change).map_err(fail).map(drop)
+    }
+
+    fn attached(&self, s: usize) -> Attached {
+        Attached::of(&self.session(s))
     }
 
     fn seal(&mut self, s: usize, during: &mut dyn FnMut(&mut Self)) -> Answer<Picture> {

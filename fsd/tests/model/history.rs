@@ -11,6 +11,7 @@ use fsd::session::{Session, SessionId};
 
 use super::{
     engine::{EngineTarget, picture},
+    notes::Attached,
     picture::{Picture, compare},
     runner::Maybe,
     tree::{Body, Tree},
@@ -23,6 +24,7 @@ pub struct Shot {
     pub picture: Picture,
     /// The number that the next inode gets.
     pub next: u64,
+    pub attached: Attached,
 }
 
 /// Every session at one moment, by the number of its creation; discarded ones are `None`.
@@ -39,7 +41,7 @@ pub fn moment(world: &World) -> Moment {
 fn shot(target: &EngineTarget, session: &Session) -> Result<Shot, String> {
     let state = session.peek();
     let picture = picture(&target.engine, &state).map_err(|error| format!("{}: {error}", session.id()))?;
-    Ok(Shot { picture, next: state.next_ino })
+    Ok(Shot { picture, next: state.next_ino, attached: Attached::of(session) })
 }
 
 /// All sessions of an engine. Fails if one cannot be read.
@@ -90,7 +92,9 @@ impl History {
                 self.spilt.push((s, tree.clone()));
                 moment[s] = Some(tree);
             }
-            Some(Maybe::Forked(s)) => moment.push(moment[s].clone()),
+            Some(Maybe::Forked(s, attached)) => {
+                moment.push(moment[s].clone().map(|tree| Tree { attached, ..tree }));
+            }
             Some(Maybe::Created(tree)) => moment.push(Some(tree)),
             Some(Maybe::Discarded(s)) => moment[s] = None,
         }
@@ -138,6 +142,10 @@ impl History {
                     if is.next != tree.next {
                         return Err(format!("session {s} goes on with inode {}, not {}", is.next, tree.next));
                     }
+                    if is.attached != tree.attached {
+                        let (is, should) = (&is.attached, &tree.attached);
+                        return Err(format!("session {s} has {is:?}, not {should:?}"));
+                    }
                     let should = tree.picture();
                     if is.picture == should {
                         continue;
@@ -183,7 +191,8 @@ impl History {
 /// Whether nothing happened between two moments.
 fn is_same(a: &Moment, b: &Moment) -> bool {
     let same_tree = |a: &Tree, b: &Tree| {
-        a.nodes.len() == b.nodes.len()
+        a.attached == b.attached
+            && a.nodes.len() == b.nodes.len()
             && a.nodes.iter().zip(&b.nodes).all(|(a, b)| a.0 == b.0 && Arc::ptr_eq(a.1, b.1))
     };
     let same = |(a, b): (&Option<Tree>, &Option<Tree>)| match (a, b) {

@@ -5,6 +5,7 @@ pub mod differ;
 pub mod engine;
 pub mod history;
 pub mod kernel;
+pub mod notes;
 pub mod ops;
 pub mod picture;
 pub mod runner;

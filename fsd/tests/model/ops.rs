@@ -50,9 +50,15 @@ pub enum Op {
     Close(u16),
     Shrink(u16),
     Fork,
+    /// With something attached.
+    ForkNoted,
     Discard,
     /// With these operations while the store is written.
     Seal(Vec<Op>),
+    /// Has it end so many seconds from now, or never.
+    Expire(Option<u64>),
+    /// Attaches one of a few labels, with a value of so many bytes, or takes it off.
+    Label(u8, Option<u16>),
     Anchor,
     Diff(Option<u8>),
     Sync,

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{
     history::{History, moment},
+    notes::Attached,
     ops::{Op, Step},
     picture::compare,
     target::{Answer, Fail, Target},
@@ -21,6 +22,7 @@ macro_rules! ensure {
 
 mod files;
 mod names;
+mod notes;
 pub mod sessions;
 
 /// Why a run ends early.
@@ -37,8 +39,8 @@ pub enum Stop {
 pub enum Maybe {
     /// The session may be this.
     Changed(usize, Tree),
-    /// The session may have been forked once more.
-    Forked(usize),
+    /// The session may have been forked once more, with this attached.
+    Forked(usize, Attached),
     /// There may be a session more, which is this.
     Created(Tree),
     /// The session may be gone.
@@ -102,6 +104,7 @@ impl Runner {
             let is = target.picture(s).map_err(|fail| Stop::Wrong(format!("session {s}: {fail:?}")))?;
             compare(&is, &live.tree.picture()).map_err(|why| Stop::Wrong(format!("session {s}: {why}")))?;
             target.check(s, &live.kernel.held()).map_err(|why| Stop::Wrong(format!("session {s}: {why}")))?;
+            self.compare_notes(target, s)?;
         }
         Ok(())
     }
@@ -154,7 +157,10 @@ impl Runner {
                 self.forget(target, s, forgets);
                 Ok(())
             }
-            Op::Fork | Op::Discard | Op::Seal(_) | Op::Anchor | Op::Diff(_) => self.session_op(target, s, op),
+            Op::Fork | Op::ForkNoted | Op::Discard | Op::Seal(_) | Op::Anchor | Op::Diff(_) => {
+                self.session_op(target, s, op)
+            }
+            Op::Expire(_) | Op::Label(..) => self.note_op(target, s, op),
             Op::Sync => {
                 self.done(target.sync(), "sync")?;
                 self.history.iter_mut().for_each(History::synced);

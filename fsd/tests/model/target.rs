@@ -3,7 +3,7 @@
 use cas::{Attrs, Kind};
 use fsd::session::{Allocate, New, Rename, Seek, SetAttrs, SetXattr};
 
-use super::picture::Picture;
+use super::{notes::Attached, picture::Picture};
 
 /// Why an operation failed, by kind; the words around it do not matter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +34,8 @@ pub enum Fail {
     Stale,
     /// ENOSPC.
     NoSpace,
+    /// One more than there may be.
+    TooMany,
     /// The disk failed: nothing is known about the operation.
     Disk,
     /// Anything else; the model never expects it.
@@ -107,8 +109,19 @@ pub trait Target {
     fn list(&mut self, s: usize, dir: u64, cookie: u64, max: usize, plus: bool) -> Answer<Vec<Listed>>;
 
     /// The new session gets the next number.
-    fn fork(&mut self, s: usize) -> Answer<()>;
+    fn fork(&mut self, s: usize) -> Answer<()> {
+        self.fork_noted(s, &Attached::default())
+    }
+
+    /// The same with something attached.
+    fn fork_noted(&mut self, s: usize, attached: &Attached) -> Answer<()>;
     fn discard(&mut self, s: usize) -> Answer<()>;
+    /// Has it end so many seconds from now, or never.
+    fn expire(&mut self, s: usize, seconds: Option<u64>) -> Answer<()>;
+    /// Attaches a label, or takes it off.
+    fn label(&mut self, s: usize, key: &str, value: Option<&str>) -> Answer<()>;
+    /// What is attached to a session.
+    fn attached(&self, s: usize) -> Attached;
     /// Seals, and calls `during` once after the cut was made; returns what was sealed.
     fn seal(&mut self, s: usize, during: &mut dyn FnMut(&mut Self)) -> Answer<Picture>;
     /// Writes the session into the log anew.

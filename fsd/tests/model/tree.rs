@@ -6,6 +6,7 @@ use cas::{Attrs, Kind, Time};
 use fsd::session::{Allocate, FILE_BYTES_MAX, ROOT, Seek, SetAttrs, SetTime, SetXattr, Writer};
 
 use super::{
+    notes::Attached,
     picture::Picture,
     target::{Answer, Fail, Seen},
 };
@@ -38,13 +39,15 @@ pub struct Node {
     pub parent: u64,
 }
 
-/// A session's tree. A clone is a fork.
+/// A session's tree. A clone is a fork, but for what is attached.
 #[derive(Clone, Debug)]
 pub struct Tree {
     pub nodes: BTreeMap<u64, Arc<Node>>,
     pub next: u64,
     /// Its times are those of this moment.
     pub now: Time,
+    /// Beside the tree.
+    pub attached: Attached,
 }
 
 impl Tree {
@@ -52,7 +55,12 @@ impl Tree {
     pub fn empty(next: u64, root: Attrs) -> Tree {
         let body = Body::Dir(BTreeMap::new());
         let root = Node { kind: Kind::Dir, attrs: root, body, xattrs: BTreeMap::new(), parent: ROOT };
-        Tree { nodes: BTreeMap::from([(ROOT, Arc::new(root))]), next, now: Time::default() }
+        Tree {
+            nodes: BTreeMap::from([(ROOT, Arc::new(root))]),
+            next,
+            now: Time::default(),
+            attached: Attached::default(),
+        }
     }
 
     /// The tree of a picture.

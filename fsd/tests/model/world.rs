@@ -8,6 +8,7 @@ use fsd::session::ROOT;
 use super::{
     history::Shot,
     kernel::Kernel,
+    notes::Attached,
     ops::{NamePick, Pick, pool},
     picture::Picture,
     tree::{NOWHERE, Node, Tree},
@@ -64,8 +65,14 @@ impl World {
 
     /// A session was forked.
     pub fn fork(&mut self, s: usize) {
+        self.fork_noted(s, Attached::default());
+    }
+
+    /// A session was forked, with something attached.
+    pub fn fork_noted(&mut self, s: usize, attached: Attached) {
         let live = self.live(s);
-        let fork = Live { hot: live.hot, ..Live::new(live.tree.clone()) };
+        let tree = Tree { attached, ..live.tree.clone() };
+        let fork = Live { hot: live.hot, ..Live::new(tree) };
         self.sessions.push(Some(fork));
     }
 
@@ -84,7 +91,9 @@ impl World {
 
     /// What was found after power loss is what is from now on.
     pub fn adopt(&mut self, found: &[Option<Shot>]) {
-        let live = |shot: &Shot| Live::new(Tree::of(&shot.picture, shot.next));
+        let tree =
+            |shot: &Shot| Tree { attached: shot.attached.clone(), ..Tree::of(&shot.picture, shot.next) };
+        let live = |shot: &Shot| Live::new(tree(shot));
         self.sessions = found.iter().map(|shot| shot.as_ref().map(live)).collect();
     }
 

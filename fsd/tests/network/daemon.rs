@@ -8,6 +8,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{Arc, Mutex},
+    time::{Duration, Instant},
 };
 
 use nix::{
@@ -56,6 +57,8 @@ impl Daemon {
     /// Starts on an empty state.
     pub(crate) fn start() -> Daemon {
         let (dir, pem) = (tempfile::tempdir().unwrap(), Pem::new());
+        let own = dir.path().display().to_string();
+        let args = args.iter().map(|arg| arg.replace("DIR", &own)).collect();
         fs::write(dir.path().join("cert.pem"), &pem.cert).unwrap();
         fs::write(dir.path().join("key.pem"), &pem.key).unwrap();
         let runtime = Runtime::new().unwrap();
@@ -223,7 +226,8 @@ impl Caller<'_> {
     }
 
     pub(crate) fn create(&self, from: &str, name: &str) -> Result<String, Status> {
-        let request = CreateRequest { from: from.into(), name: name.into(), mount_dir: Vec::new() };
+        let request =
+            CreateRequest { from: from.into(), name: name.into(), mount_dir: Vec::new(), notes: None };
         let reply = self.call(|mut c| async move { c.create(request).await })?;
         Ok(reply.session.unwrap().id)
     }
@@ -234,6 +238,7 @@ impl Caller<'_> {
             count: 1,
             name: String::new(),
             mount_dir: mount_dir.to_vec(),
+            notes: None,
         };
         let reply = self.call(|mut c| async move { c.fork(request).await })?;
         Ok(reply.sessions[0].id.clone())
@@ -271,7 +276,7 @@ impl Caller<'_> {
 
     /// IDs of all that is listed.
     pub(crate) fn list(&self) -> Result<Vec<String>, Status> {
-        let items = self.collect(|mut c| async move { c.list(ListRequest {}).await })?;
+        let items = self.collect(|mut c| async move { c.list(ListRequest::default()).await })?;
         let id = |item: ListItem| match item.item.unwrap() {
             list_item::Item::Session(session) => session.id,
             list_item::Item::Snapshot(snapshot) => snapshot.id,

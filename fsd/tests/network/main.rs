@@ -87,7 +87,7 @@ fn nothing_but_tls_is_spoken_and_clients_know_whom_they_talk_to() {
     let plain = Endpoint::from_shared(format!("http://{}", daemon.address())).unwrap();
     let answer = daemon.runtime.block_on(async {
         let mut client = aether_client::AetherClient::new(plain.connect().await.map_err(|_| ())?);
-        client.list(ListRequest {}).await.map(drop).map_err(|_| ())
+        client.list(ListRequest::default()).await.map(drop).map_err(|_| ())
     });
     assert_eq!(answer, Err(()));
     let mut raw = TcpStream::connect(daemon.address()).unwrap();

@@ -15,6 +15,7 @@ use crate::{
     model::{
         engine::{EngineTarget, fail},
         history::{History, moment, observe},
+        notes::Attached,
         ops::Op,
         picture::{Picture, compare},
         runner::{Maybe, Runner, Stop, sessions::LIVE_MAX},
@@ -162,7 +163,12 @@ impl<'a> Lives<'a> {
         trouble.arm(&self.target.disk);
         for at in 0..1 + self.script.random() % ACTS_MAX {
             let act = self.script.act();
-            self.act(&act).map_err(|why| format!("{trouble:?}, {at}: {act:?}: {why}"))?;
+            for act in [act].into_iter().chain(self.script.note()) {
+                self.act(&act).map_err(|why| format!("{trouble:?}, {at}: {act:?}: {why}"))?;
+                if self.target.disk.is_down() {
+                    break;
+                }
+            }
             if self.target.disk.is_down() {
                 break;
             }
@@ -349,6 +355,8 @@ impl<'a> Lives<'a> {
         }
         let from = self.snapshots.pick(n).filter(|_| !n.is_multiple_of(3));
         let now = self.target.set_time();
+        let attached = if self.script.has_notes() { Attached::given() } else { Attached::default() };
+        let notes = attached.notes();
         let tree = match &from {
             Some((_, picture)) => Tree::of(picture, next_ino(picture)),
             None => Tree::empty(
@@ -365,7 +373,8 @@ impl<'a> Lives<'a> {
                 },
             ),
         };
-        match self.target.engine.create(from.map(|(id, _)| id), None, (3, 4)) {
+        let tree = Tree { attached, ..tree };
+        match self.target.engine.create_noted(from.map(|(id, _)| id), None, notes, (3, 4)) {
             Ok(session) => {
                 self.target.ids.push(session.id());
                 self.runner.world.sessions.push(Some(Live::new(tree)));

@@ -10,7 +10,10 @@ use proptest::{
 
 use crate::{
     common::{random, seeded},
-    model::ops::{self, Op, Step},
+    model::{
+        notes,
+        ops::{self, Op, Step},
+    },
 };
 
 /// Offsets and lengths in files stay below these.
@@ -76,12 +79,16 @@ pub struct Script {
     chance: u64,
     runner: TestRunner,
     steps: BoxedStrategy<Step>,
+    /// What is attached to sessions, in every second seed: numbers of their own, so that what a seed found before there were any it still finds.
+    notes: Option<(TestRunner, BoxedStrategy<Step>)>,
 }
 
 impl Script {
     /// The script of a seed.
     pub fn new(seed: u64) -> Script {
-        Script { chance: seed, runner: seeded(seed, 1), steps: ops::step().boxed() }
+        let has_notes = !seed.is_multiple_of(2);
+        let notes = has_notes.then(|| (seeded(seed, 2), notes::note_step().boxed()));
+        Script { chance: seed, runner: seeded(seed, 1), steps: ops::step().boxed(), notes }
     }
 
     /// The next number.
@@ -92,6 +99,18 @@ impl Script {
     /// One time in `n`.
     pub fn one_in(&mut self, n: u64) -> bool {
         self.random().is_multiple_of(n)
+    }
+
+    /// Whether things are attached to sessions in this seed.
+    pub fn has_notes(&self) -> bool {
+        self.notes.is_some()
+    }
+
+    /// What is attached next, if anything is.
+    pub fn note(&mut self) -> Option<Act> {
+        let (runner, steps) = self.notes.as_mut()?;
+        let step = steps.new_tree(runner).expect("nothing is filtered").current();
+        (step.session < 86).then_some(Act::Step(step))
     }
 
     /// The next thing that is done.

@@ -97,14 +97,36 @@ fn samples(pool: &Pool) -> Vec<Record> {
     let meta = Meta { id, name: None, parent: None, origin, depth: 0, created };
     let fork = Meta { id: other, name: Some("a label".into()), parent: Some(id), depth: 1, ..meta.clone() };
     let base = SnapshotId(Digest([0xb5; 32]));
+    let (none, mut labels) = (Notes::default(), notes());
+    labels.expire(created, None).unwrap();
     vec![
         Record::Part { id, index: 0, effects: inodes() },
-        Record::Anchor { meta, base, next_ino: 1 << 62, parts: 1, effects: changes(pool) },
-        Record::Fork { parent: id, meta: fork },
+        Record::Anchor {
+            meta: meta.clone(),
+            notes: none.clone(),
+            base,
+            next_ino: 1 << 62,
+            parts: 1,
+            effects: changes(pool),
+        },
+        Record::Fork { parent: id, meta: fork.clone(), notes: none.clone() },
         Record::Apply(other, changes(pool)),
         Record::Discard(id),
         Record::Trim(0x0102_0304_0506),
+        Record::Anchor { meta, notes: notes(), base, next_ino: 1 << 62, parts: 0, effects: Vec::new() },
+        Record::Fork { parent: id, meta: fork, notes: labels },
+        Record::Notes(id, notes()),
+        Record::Notes(id, none),
     ]
+}
+
+/// Every kind of thing that can be attached.
+fn notes() -> Notes {
+    let mut notes = Notes::default();
+    notes.expire(Time { secs: 1_800_000_000, nanos: 9 }, Some(60)).unwrap();
+    notes.label("team/a", "gr\u{fc}n = \"1\"").unwrap();
+    notes.label("b.0", "").unwrap();
+    notes
 }
 
 fn bytes_of(record: &Record) -> Vec<u8> {
@@ -181,7 +203,7 @@ proptest! {
     }
 
     #[test]
-    fn garbage_is_refused_or_canonical(mut bytes in prop::collection::vec(any::<u8>(), 1..200), kind in 1u8..7) {
+    fn garbage_is_refused_or_canonical(mut bytes in prop::collection::vec(any::<u8>(), 1..200), kind in 1u8..11) {
         bytes[0] = kind;
         check(&bytes, &pool())?;
     }

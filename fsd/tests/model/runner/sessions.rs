@@ -3,6 +3,7 @@
 use super::{
     super::{
         differ,
+        notes::Attached,
         ops::Op,
         picture::compare,
         target::{Against, Fail, Target},
@@ -22,17 +23,21 @@ impl Runner {
     /// Operations on a session as a whole.
     pub(super) fn session_op<T: Target>(&mut self, target: &mut T, s: usize, op: &Op) -> Ran {
         match op {
-            Op::Fork => {
+            Op::Fork | Op::ForkNoted => {
+                let attached = match op {
+                    Op::Fork => Attached::default(),
+                    _ => Attached::given(),
+                };
                 if self.world.living().len() >= LIVE_MAX {
                     return Ok(());
                 }
-                match target.fork(s) {
-                    Err(Fail::Disk) => return Err(Stop::Crashed(Some(Maybe::Forked(s)))),
+                match target.fork_noted(s, &attached) {
+                    Err(Fail::Disk) => return Err(Stop::Crashed(Some(Maybe::Forked(s, attached)))),
                     Err(Fail::NoSpace) if self.may_be_full => return self.refuse(),
                     other => ensure!(other.is_ok(), "fork: {other:?}"),
                 }
                 self.count("fork", true);
-                self.world.fork(s);
+                self.world.fork_noted(s, attached);
                 self.acknowledge();
                 Ok(())
             }
