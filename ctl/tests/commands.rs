@@ -142,6 +142,23 @@ fn list_finds_sessions_by_label() {
 }
 
 #[test]
+fn sessions_of_all_hosts_are_listed() {
+    let daemon = Daemon::start();
+    let text = daemon.says(&["list", "--remote"]);
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines.len(), 4, "{text}");
+    assert!(lines[0].starts_with("SESSION") && lines[1].starts_with(&format!("{SESSION}  free")), "{text}");
+    assert!(lines[2].contains("stale") && lines[2].contains("host_of-somebody"), "{text}");
+    assert!(lines[3].contains("the head is damaged"), "{text}");
+    let list = daemon.document(&["list", "--remote"]);
+    assert_eq!((&list[0]["state"], &list[0]["holder_seen"]), (&json!("free"), &json!(null)));
+    assert_eq!((&list[1]["state"], &list[1]["holder_seen_ns"]), (&json!("stale"), &json!(2_000_000_000)));
+    assert_eq!((&list[1]["travel"]["epoch"], &list[1]["travel"]["published"]), (&json!(3), &json!(SNAPSHOT)));
+    assert_eq!((&list[2]["damage"], &list[2]["created"]), (&json!("the head is damaged"), &json!(null)));
+    fails(&daemon.ctl(&["list", "--remote", "--label", "a"]), 2, "cannot be used with");
+}
+
+#[test]
 fn mount_and_unmount_send_absolute_directories() {
     let daemon = Daemon::start();
     fs::create_dir(daemon.dir().join("m")).unwrap();

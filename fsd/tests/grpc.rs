@@ -365,3 +365,57 @@ fn the_daemon_says_how_it_is() {
     assert_eq!(daemon.health(), tonic_health::pb::health_check_response::ServingStatus::Serving as i32);
     assert!(daemon.reflected().iter().any(|name| name == "aether.v1.Aether"));
 }
+
+#[test]
+fn sessions_of_all_hosts_are_listed_with_who_holds_them() {
+    use remote_session::State;
+    let remote = SimRemote::default();
+    let (here, there) = (Daemon::start_sharing(&remote), Daemon::start_sharing(&remote));
+    assert!(here.list_remote().unwrap().is_empty());
+    let refused = Daemon::start().list_remote().unwrap_err();
+    assert_eq!(refused.code(), Code::FailedPrecondition);
+    assert!(refused.message().contains("--remote"), "{refused:?}");
+
+    let published = |daemon: &Daemon, name: &str| {
+        let id = create(daemon, "", name).id;
+        (id, daemon.publish(name).unwrap().snapshot)
+    };
+    let ((own, snapshot), (free, _)) = (published(&here, "own"), published(&here, "free"));
+    here.hand_off("free").unwrap();
+    let ((held, _), (ended, _)) = (published(&there, "held"), published(&there, "ended"));
+    there.discard(vec![ended], false).unwrap();
+    there.fleet().tick();
+    create(&here, "", "unpublished");
+
+    let states = |daemon: &Daemon| {
+        let mut all: Vec<_> = daemon.list_remote().unwrap();
+        assert!(all.is_sorted_by_key(|one| one.session.as_ref().unwrap().id.clone()));
+        all.sort_by_key(|one| one.session.as_ref().unwrap().created_ns);
+        let state = |one: &RemoteSession| (one.session.as_ref().unwrap().id.clone(), one.state());
+        all.iter().map(state).collect::<Vec<_>>()
+    };
+    // Of a host that never gave a sign of life nobody knows whether it is there.
+    assert_eq!(
+        states(&here),
+        [(own.clone(), State::Here), (free.clone(), State::Free), (held.clone(), State::Stale)]
+    );
+    there.fleet().beat();
+    let all = here.list_remote().unwrap();
+    let find = |id: &str| all.iter().find(|one| one.session.as_ref().unwrap().id == id).unwrap().clone();
+    assert_eq!(find(&held).state(), State::Held);
+    assert!(find(&held).holder_seen_ns > 0 && find(&own).holder_seen_ns == 0);
+    let own_session = find(&own).session.unwrap();
+    let travel = own_session.travel.unwrap();
+    assert_eq!((own_session.name.as_str(), travel.published.as_str()), ("own", snapshot.as_str()));
+    assert_eq!((travel.epoch, travel.held_here, travel.holder), (1, true, here.fleet().host().to_string()));
+    here.fleet().beat();
+    assert_eq!(states(&there)[0], (own.clone(), State::Held));
+
+    // One that is damaged keeps the others from nobody.
+    let name = remote.list(&format!("heads/{own}/")).unwrap().remove(0);
+    remote.flip(&name, 20);
+    let all = there.list_remote().unwrap();
+    assert_eq!(all.len(), 3);
+    let damaged = all.iter().find(|one| one.session.as_ref().unwrap().id == own).unwrap();
+    assert!(damaged.damage.contains(&name) && damaged.state() == State::Unspecified, "{damaged:?}");
+}

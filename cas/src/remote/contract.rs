@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test, for whoever implements a remote store")]
 
+use std::ops::ControlFlow;
+
 use super::{Failure, Remote};
 
 /// What every remote store does.
@@ -33,6 +35,12 @@ pub fn check(remote: &dyn Remote) {
     assert!(remote.list("c/").unwrap().is_empty());
     assert_eq!(remote.first("a/").unwrap().as_deref(), Some("a/b/z"));
     assert_eq!(remote.first("c/").unwrap(), None);
+    for (after, should) in
+        [("a/", &["a/b/z", "a/x", "a/y"][..]), ("a/b0", &["a/x", "a/y"]), ("a/x", &["a/y"]), ("a/y", &[])]
+    {
+        assert_eq!(scanned(remote, after, 9), should, "behind {after}");
+        assert_eq!(scanned(remote, after, 1).len(), should.len().min(1));
+    }
     remote.remove("a/x").unwrap();
     remote.remove("a/x").unwrap();
     assert_eq!(remote.list("a/").unwrap(), ["a/b/z", "a/y"]);
@@ -43,4 +51,17 @@ pub fn check(remote: &dyn Remote) {
         threads.into_iter().map(|thread| thread.join().unwrap()).sum()
     });
     assert_eq!(wins, 1);
+}
+
+/// At most so many of the names in `a/` behind one, sorted; in their order, if it says so.
+fn scanned(remote: &dyn Remote, after: &str, max: usize) -> Vec<String> {
+    let mut names = Vec::new();
+    let mut show = |name: &str| {
+        names.push(name.to_owned());
+        if names.len() < max { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    };
+    remote.walk("a/", after, &mut show).unwrap();
+    assert!(!remote.is_sorted() || names.is_sorted(), "{names:?}");
+    names.sort();
+    names
 }

@@ -26,7 +26,12 @@ pub mod publish;
 #[cfg(any(test, feature = "simulation"))]
 pub mod sim;
 
-use std::{fmt, ops::Range, panic::resume_unwind, thread};
+use std::{
+    fmt,
+    ops::{ControlFlow, Range},
+    panic::resume_unwind,
+    thread,
+};
 
 pub use manifest::Manifest;
 
@@ -53,6 +58,22 @@ pub trait Remote: fmt::Debug + Send + Sync + 'static {
     /// The first of those names, if there is any. Costs one request where names come in order.
     fn first(&self, prefix: &str) -> Result<Option<String>, Failure> {
         Ok(self.list(prefix)?.into_iter().next())
+    }
+    /// Shows the names that begin with `prefix`, which ends with a `/`, and are behind `after`, until `show` has seen enough. Holds no more of them than a
+    /// request brings, where a store lists like that.
+    fn walk(
+        &self,
+        prefix: &str,
+        after: &str,
+        show: &mut dyn FnMut(&str) -> ControlFlow<()>,
+    ) -> Result<(), Failure> {
+        let names = self.list(prefix)?;
+        let _ = names.iter().filter(|name| name.as_str() > after).try_for_each(|name| show(name));
+        Ok(())
+    }
+    /// Whether [`Remote::scan`] shows names in their order.
+    fn is_sorted(&self) -> bool {
+        true
     }
     /// Removes an object, if it is there.
     fn remove(&self, name: &str) -> Result<(), Failure>;

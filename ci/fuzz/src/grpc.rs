@@ -130,6 +130,7 @@ async fn ask(service: &Service, method: u8, bytes: &[u8]) -> Result<(), Status> 
         26 => many!(profile),
         27 => one!(expire),
         28 => one!(label),
+        29 => many!(list_remote),
         _ => Ok(()),
     }
 }

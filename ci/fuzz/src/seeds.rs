@@ -298,6 +298,7 @@ fn requests() -> Vec<Vec<u8>> {
         (27, ExpireRequest { session: text("s"), after_s: 3600 }.encode_to_vec()),
         (28, LabelRequest { session: text("s"), set: labels(), remove: vec![text("k")] }.encode_to_vec()),
         (5, ListRequest { labels: vec![filter] }.encode_to_vec()),
+        (28, Vec::new()),
     ];
     let framed = all.map(|(method, message)| [&[method, message.len() as u8, 0][..], &message].concat());
     let everything = framed.concat();

@@ -17,15 +17,21 @@ use crate::text::{rendered, short, size, table, time};
 /// On a terminal snapshot IDs are cut to a prefix that is accepted again; in a pipe and with --json they are whole.
 #[derive(clap::Args)]
 #[command(
-    after_help = "Examples:\n  aetherctl list\n  aetherctl list --label job=1234 --label team/owner\n  aetherctl --json list | jq -r '.[] | select(.type == \"session\").id'"
+    after_help = "Examples:\n  aetherctl list\n  aetherctl list --label job=1234 --label team/owner\n  aetherctl list --remote --json | jq -r '.[] | select(.state == \"stale\").id'\n  aetherctl --json list | jq -r '.[] | select(.type == \"session\").id'"
 )]
 pub(crate) struct Args {
     /// Only sessions that have this label, with this value if one is given; repeatable: all of them. No snapshots then
     #[arg(long = "label", value_name = "KEY[=VALUE]", value_parser = filter)]
     labels: Vec<LabelFilter>,
+    /// The sessions of all hosts that were published, as the remote store has them: who holds each, and what is published of it
+    #[arg(long, conflicts_with = "labels")]
+    remote: bool,
 }
 
 pub(crate) async fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
+    if args.remote {
+        return super::list_remote::run(context).await;
+    }
     let is_filtered = !args.labels.is_empty();
     let request = ListRequest { labels: args.labels };
     let mut items = context.connect().await?.list(request).await?.into_inner();

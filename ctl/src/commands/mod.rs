@@ -17,6 +17,7 @@ pub(crate) mod handoff;
 pub(crate) mod import;
 pub(crate) mod label;
 pub(crate) mod list;
+mod list_remote;
 pub(crate) mod ls;
 pub(crate) mod mount;
 pub(crate) mod pin;

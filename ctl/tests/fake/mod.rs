@@ -197,6 +197,7 @@ impl Fake {
 impl Aether for Fake {
     type ImportStream = Pin<Box<dyn tokio_stream::Stream<Item = Result<ImportEvent, Status>> + Send>>;
     type ListStream = Stream<ListItem>;
+    type ListRemoteStream = Stream<RemoteSession>;
     type SealStream = Stream<SealEvent>;
     type DiffStream = Stream<DiffEntry>;
     type PublishStream = Stream<PublishEvent>;
@@ -264,6 +265,31 @@ impl Aether for Fake {
             Some(_) => Vec::new(),
         };
         stream(items.into_iter().map(|item| ListItem { item: Some(item) }).collect())
+    }
+
+    async fn list_remote(&self, request: Request<ListRemoteRequest>) -> Reply<Self::ListRemoteStream> {
+        self.note(request);
+        let travel = |holder: &str| {
+            let (published, holder) = (SNAPSHOT.to_string(), holder.to_string());
+            Some(Travel { published, holder, seq: 7, epoch: 3, ..Travel::default() })
+        };
+        let one = |state: remote_session::State, id: &str, holder: &str| RemoteSession {
+            session: Some(SessionInfo { mounts: Vec::new(), travel: travel(holder), ..session(id) }),
+            state: state.into(),
+            holder_seen_ns: if holder.is_empty() { 0 } else { 2_000_000_000 },
+            damage: String::new(),
+        };
+        let id = FORK.to_string();
+        let damaged = RemoteSession {
+            session: Some(SessionInfo { id, ..SessionInfo::default() }),
+            damage: "the head is damaged".to_string(),
+            ..RemoteSession::default()
+        };
+        stream(vec![
+            one(remote_session::State::Free, SESSION, ""),
+            one(remote_session::State::Stale, "ses_1111111111111111", "host_of-somebody"),
+            damaged,
+        ])
     }
 
     async fn show(&self, request: Request<ShowRequest>) -> Reply<ShowReply> {

@@ -12,6 +12,7 @@ mod fate;
 mod gc;
 pub mod heads;
 mod ledger;
+mod overview;
 mod remote;
 mod watch;
 
@@ -32,6 +33,7 @@ use gc::Holds;
 use heads::{Head, HeadStore, HostId};
 pub use ledger::Taken;
 use ledger::{Entry, Ledger};
+pub use overview::{Holder, Known};
 use parking_lot::Mutex;
 pub use remote::{ObjectRemote, OpenError};
 pub use watch::Patience;

@@ -3,7 +3,12 @@
 //! Calls come from threads that may block. They run on a runtime of their own, so that no other work of the daemon stands behind a slow
 //! network. The crate tries again by itself, with longer and longer pauses, within [`RETRY_SECS`].
 
-use std::{ffi::OsString, fmt, io, ops::Range, time::Duration};
+use std::{
+    ffi::OsString,
+    fmt, io,
+    ops::{ControlFlow, Range},
+    time::Duration,
+};
 
 use cas::remote::{Dated, Failure, Remote};
 use futures::{StreamExt, TryStreamExt};
@@ -181,6 +186,28 @@ impl Remote for ObjectRemote {
         let below = self.path(prefix);
         let first = self.run(prefix, self.reads.list(Some(&below)).take(1).try_collect::<Vec<_>>())?;
         Ok(first.first().map(|object| self.name(&object.location)))
+    }
+
+    fn walk(
+        &self,
+        prefix: &str,
+        after: &str,
+        show: &mut dyn FnMut(&str) -> ControlFlow<()>,
+    ) -> Result<(), Failure> {
+        let (below, after) = (self.path(prefix), self.path(after));
+        let mut objects = self.reads.list_with_offset(Some(&below), &after);
+        self.run(prefix, async {
+            while let Some(object) = objects.try_next().await? {
+                if show(&self.name(&object.location)).is_break() {
+                    break;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    fn is_sorted(&self) -> bool {
+        self.is_sorted
     }
 
     fn remove(&self, name: &str) -> Result<(), Failure> {

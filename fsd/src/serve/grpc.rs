@@ -73,6 +73,7 @@ fn guarded<T>(work: impl FnOnce() -> Answer<T>) -> Answer<T> {
 impl Aether for Service {
     type ImportStream = Events<ImportEvent>;
     type ListStream = Events<ListItem>;
+    type ListRemoteStream = Events<RemoteSession>;
     type SealStream = Events<SealEvent>;
     type DiffStream = Events<DiffEntry>;
     type ListDirStream = Events<DirEntry>;
@@ -112,6 +113,10 @@ impl Aether for Service {
 
     async fn list(&self, request: Request<ListRequest>) -> Reply<Self::ListStream> {
         self.stream(request, Host::list)
+    }
+
+    async fn list_remote(&self, request: Request<ListRemoteRequest>) -> Reply<Self::ListRemoteStream> {
+        self.stream(request, Host::list_remote)
     }
 
     async fn show(&self, request: Request<ShowRequest>) -> Reply<ShowReply> {

@@ -16,6 +16,7 @@ mod findings;
 mod fork;
 mod gate;
 mod grpc;
+mod heads;
 mod health;
 mod issued;
 mod mounts;

@@ -166,6 +166,10 @@ impl Daemon {
         self.list_with(Vec::new())
     }
 
+    pub(crate) fn list_remote(&self) -> Result<Vec<RemoteSession>, Status> {
+        self.collect(|mut c| async move { c.list_remote(ListRemoteRequest {}).await })
+    }
+
     /// What has these labels.
     pub(crate) fn list_with(&self, labels: Vec<LabelFilter>) -> Result<Vec<ListItem>, Status> {
         self.collect(|mut c| async move { c.list(ListRequest { labels }).await })
@@ -205,6 +209,12 @@ impl Daemon {
             Some(gc_event::Event::Done(done)) => Ok(done),
             other => panic!("the last event is {other:?}"),
         }
+    }
+
+    /// Gives a session away.
+    pub(crate) fn hand_off(&self, session: &str) -> Result<(), Status> {
+        let request = HandoffRequest { session: session.into(), force: false };
+        self.collect(|mut c| async move { c.handoff(request).await }).map(drop)
     }
 
     pub(crate) fn publish(&self, id: &str) -> Result<PublishDone, Status> {

@@ -48,6 +48,7 @@ struct Running {
 pub(crate) struct Daemon {
     dir: TempDir,
     pem: Pem,
+    args: Vec<String>,
     running: Option<Running>,
     log: Arc<Mutex<String>>,
     pub(crate) runtime: Runtime,
@@ -56,13 +57,18 @@ pub(crate) struct Daemon {
 impl Daemon {
     /// Starts on an empty state.
     pub(crate) fn start() -> Daemon {
+        Daemon::start_with(&[])
+    }
+
+    /// The same with further arguments, in which `DIR` is a directory of its own.
+    pub(crate) fn start_with(args: &[&str]) -> Daemon {
         let (dir, pem) = (tempfile::tempdir().unwrap(), Pem::new());
         let own = dir.path().display().to_string();
         let args = args.iter().map(|arg| arg.replace("DIR", &own)).collect();
         fs::write(dir.path().join("cert.pem"), &pem.cert).unwrap();
         fs::write(dir.path().join("key.pem"), &pem.key).unwrap();
         let runtime = Runtime::new().unwrap();
-        let mut daemon = Daemon { dir, pem, running: None, log: Arc::default(), runtime };
+        let mut daemon = Daemon { dir, pem, args, running: None, log: Arc::default(), runtime };
         daemon.run();
         daemon
     }
@@ -74,6 +80,7 @@ impl Daemon {
             .arg(self.dir.path().join("cert.pem"))
             .arg("--tls-key")
             .arg(self.dir.path().join("key.pem"))
+            .args(&self.args)
             .spawn()
             .unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);

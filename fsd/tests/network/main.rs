@@ -189,6 +189,45 @@ fn a_token_holds_for_its_sessions_and_their_forks() {
 }
 
 #[test]
+fn sessions_of_all_hosts_are_shown_to_who_may_read_them() {
+    let daemon = Daemon::start_with(&["--remote", "file://DIR/remote"]);
+    let owner = daemon.owner();
+    let (a, b) = (owner.create("", "a").unwrap(), owner.create("", "b").unwrap());
+    let fork = owner.fork("a", b"").unwrap();
+    for id in [&a, &b, &fork] {
+        let request = PublishRequest { id: id.clone() };
+        owner.collect(|mut c| async move { c.publish(request).await }).unwrap();
+    }
+    let listed = |sessions: &[&str]| {
+        let holder = daemon.holder(&daemon.token(&[Right::Read], sessions, HOUR_MS).0);
+        let all = holder.collect(|mut c| async move { c.list_remote(ListRemoteRequest {}).await }).unwrap();
+        let mut ids: Vec<_> = all.into_iter().map(|one| one.session.unwrap().id).collect();
+        ids.sort();
+        ids
+    };
+    let sorted = |ids: &[&String]| {
+        let mut ids: Vec<String> = ids.iter().map(|id| (*id).clone()).collect();
+        ids.sort();
+        ids
+    };
+    assert_eq!(listed(&[]), sorted(&[&a, &b, &fork]));
+    assert_eq!(listed(&["a"]), sorted(&[&a, &fork]));
+    assert_eq!(listed(&["b"]), [b.clone()]);
+    // Not here any more: only who names it.
+    let request = HandoffRequest { session: fork.clone(), force: false };
+    let (of_a, of_fork) = (["a"], [fork.as_str()]);
+    assert_eq!(listed(&of_fork), [fork.clone()]);
+    owner.collect(|mut c| async move { c.handoff(request).await }).unwrap();
+    assert_eq!(listed(&of_a), [a.clone()]);
+    let writer = daemon.holder(&daemon.token(&[Right::Write], &[], HOUR_MS).0);
+    refused(
+        writer.collect(|mut c| async move { c.list_remote(ListRemoteRequest {}).await }),
+        Code::PermissionDenied,
+        "allows read",
+    );
+}
+
+#[test]
 fn tokens_end_and_revoked_ones_stay_revoked() {
     let mut daemon = Daemon::start();
     daemon.owner().create("", "s").unwrap();

@@ -16,6 +16,8 @@ use crate::session::SessionId;
 /// Clients at a time, and records that each tries to append.
 const CLIENTS: u8 = 6;
 const RECORDS: u64 = 30;
+/// Sessions whose heads are read by the page.
+const SESSIONS: u8 = 15;
 /// Tries of one record: an answer that is lost so often is never to be had.
 const TRIES: u32 = 1000;
 /// So many calls may be lost one after the other where each may.
@@ -93,6 +95,7 @@ pub fn check(heads: &dyn HeadStore) {
     assert_eq!(heads.again(|heads| heads.sessions(None, 10)), [session, SessionId([2; 10])]);
     assert_eq!(heads.again(|heads| heads.sessions(Some(session), 10)), [SessionId([2; 10])]);
     assert_eq!(heads.again(|heads| heads.sessions(None, 1)), [session]);
+    check_pages(&heads);
     let place = heads.again(HeadStore::place);
     assert_eq!(heads.again(HeadStore::place), place);
     let host = HostId([3; 16]);
@@ -100,6 +103,41 @@ pub fn check(heads: &dyn HeadStore) {
     heads.again(|heads| heads.beat(host, 7));
     heads.again(|heads| heads.beat(host, 8));
     assert_eq!(heads.again(|heads| heads.last_beat(host)), Some(8));
+}
+
+/// All heads, a page at a time: whatever the pages' size, each session once, with its newest record.
+fn check_pages(heads: &Patient<'_>) {
+    for session in 10..10 + SESSIONS {
+        for seq in 1..=u64::from(session % 3) + 1 {
+            assert_eq!(heads.append(&head(session, seq, seq)), Appended::Won);
+        }
+    }
+    let all: Vec<Head> = [head(1, 99, 99), head(2, 1, 1)]
+        .into_iter()
+        .chain((10..10 + SESSIONS).map(|session| {
+            let newest = u64::from(session % 3) + 1;
+            head(session, newest, newest)
+        }))
+        .collect();
+    for max in [1, 4, usize::from(SESSIONS) + 2, 1000] {
+        let (mut met, mut last) = (Vec::new(), None);
+        loop {
+            let page = heads.again(|heads| heads.page(last, max));
+            assert!(page.len() <= max);
+            last = page.last().map(|(session, _)| *session).or(last);
+            let is_last = page.len() < max;
+            met.extend(page.into_iter().map(|(session, head)| {
+                let head = head.expect("nothing is damaged");
+                assert_eq!(head.session, session);
+                head
+            }));
+            if is_last {
+                break;
+            }
+        }
+        assert_eq!(met, all, "in pages of {max}");
+    }
+    assert!(heads.again(|heads| heads.page(Some(SessionId([255; 10])), 10)).is_empty());
 }
 
 /// Many clients at once, of a place that may lose requests and answers: whoever is told that he won did, alone, and the numbers have no gaps.

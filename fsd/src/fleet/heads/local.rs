@@ -1,10 +1,10 @@
 //! Heads of a host alone: a redb database, which one process at a time opens.
 
-use std::{fmt, path::Path};
+use std::{fmt, ops::Bound, path::Path};
 
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 
-use super::{Appended, Head, HeadError, HeadStore, HostId, Place};
+use super::{Appended, Head, HeadError, HeadStore, HostId, Page, Place};
 use crate::session::SessionId;
 
 /// Session to the bytes of its head.
@@ -87,13 +87,24 @@ impl HeadStore for LocalHeads {
         let read = || -> Result<Vec<SessionId>, redb::Error> {
             let table = self.database.begin_read()?.open_table(HEADS)?;
             let mut sessions = Vec::new();
-            for row in table.iter()? {
-                let session = SessionId(*row?.0.value());
-                if Some(session) > after && sessions.len() < max {
-                    sessions.push(session);
-                }
+            for row in table.range::<&[u8; 10]>(behind(&after))?.take(max) {
+                sessions.push(SessionId(*row?.0.value()));
             }
             Ok(sessions)
+        };
+        read().map_err(|error| self.failed(error))
+    }
+
+    fn page(&self, after: Option<SessionId>, max: usize) -> Result<Page, HeadError> {
+        let read = || -> Result<Page, redb::Error> {
+            let table = self.database.begin_read()?.open_table(HEADS)?;
+            let mut page = Page::new();
+            for row in table.range::<&[u8; 10]>(behind(&after))?.take(max) {
+                let (session, bytes) = row?;
+                let session = SessionId(*session.value());
+                page.push((session, self.decode(session, bytes.value())));
+            }
+            Ok(page)
         };
         read().map_err(|error| self.failed(error))
     }
@@ -114,6 +125,11 @@ impl HeadStore for LocalHeads {
         };
         read().map_err(|error| self.failed(error))
     }
+}
+
+fn behind(after: &Option<SessionId>) -> (Bound<&[u8; 10]>, Bound<&[u8; 10]>) {
+    let start = after.as_ref().map_or(Bound::Unbounded, |session| Bound::Excluded(&session.0));
+    (start, Bound::Unbounded)
 }
 
 impl fmt::Debug for LocalHeads {

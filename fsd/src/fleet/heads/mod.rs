@@ -69,6 +69,9 @@ pub enum Place {
     Database(Nonce),
 }
 
+/// Sessions and their heads.
+pub type Page = Vec<(SessionId, Result<Head, HeadError>)>;
+
 /// Where heads are kept. Calls block, and try again by themselves within a bound.
 pub trait HeadStore: fmt::Debug + Send + Sync + 'static {
     /// Where it is.
@@ -93,6 +96,10 @@ pub trait HeadStore: fmt::Debug + Send + Sync + 'static {
 
     /// Sessions that have a head, at most so many, sorted, behind `after`.
     fn sessions(&self, after: Option<SessionId>, max: usize) -> Result<Vec<SessionId>, HeadError>;
+
+    /// The heads of sessions that have one, at most so many, sorted by session, behind `after`: of one that is damaged what is wrong. Fewer than `max`: there
+    /// are no more. Holds no more of them than those.
+    fn page(&self, after: Option<SessionId>, max: usize) -> Result<Page, HeadError>;
 
     /// A sign of life of a host: replaces the one before.
     fn beat(&self, host: HostId, beat: u64) -> Result<(), HeadError>;

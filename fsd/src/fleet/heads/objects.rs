@@ -5,19 +5,24 @@
 //! which the number was used is never written again, so records that were followed can be removed, but for one thing: a request that was long on
 //! its way may then succeed with an old number. So who won looks whether it is the head.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering::Relaxed},
+use std::{
+    collections::BTreeMap,
+    ops::ControlFlow,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
 };
 
 use cas::{
     base32,
-    remote::{Failure, Remote},
+    remote::{Failure, Remote, each},
 };
 
-use super::{Appended, HEAD_BYTES_MAX, Head, HeadError, HeadStore, HostId, KEPT, Nonce, Place};
+use super::{Appended, HEAD_BYTES_MAX, Head, HeadError, HeadStore, HostId, KEPT, Nonce, Page, Place};
 use crate::session::SessionId;
 
+const HEADS: &str = "heads/";
 /// Digits of a record's name.
 const DIGITS: usize = 20;
 const BEAT_BYTES: usize = 8;
@@ -65,6 +70,33 @@ impl ObjectHeads {
         }
     }
 
+    /// The first name of each session's folder, which is the newest record's: of the sessions that come first behind `after`, at most `max`.
+    fn first_names(
+        &self,
+        after: Option<SessionId>,
+        max: usize,
+    ) -> Result<BTreeMap<SessionId, String>, HeadError> {
+        let mut first: BTreeMap<SessionId, String> = BTreeMap::new();
+        // What follows a `/`: all records of the session are before it.
+        let behind = after.map_or_else(|| HEADS.to_owned(), |session| format!("{HEADS}{session}0"));
+        let mut show = |name: &str| {
+            let Some(session) = session_of(name).filter(|session| Some(*session) > after) else {
+                return ControlFlow::Continue(());
+            };
+            let held = first.entry(session).or_insert_with(|| name.to_owned());
+            if name < held.as_str() {
+                name.clone_into(held);
+            }
+            if first.len() <= max {
+                return ControlFlow::Continue(());
+            }
+            first.pop_last();
+            if self.remote.is_sorted() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        };
+        self.remote.walk(HEADS, &behind, &mut show).map_err(unknown)?;
+        Ok(first)
+    }
+
     fn malformed(&self, session: SessionId, name: &str, reason: &'static str) -> HeadError {
         HeadError::Malformed { session, place: self.remote.display(name), reason }
     }
@@ -74,9 +106,7 @@ impl ObjectHeads {
         let folder = folder(session);
         let first = self.remote.first(&folder).map_err(unknown)?;
         let Some(name) = first else { return Ok(None) };
-        let digits = name.strip_prefix(&folder).filter(|digits| digits.len() == DIGITS);
-        let inverted = digits.and_then(|digits| digits.parse::<u64>().ok());
-        inverted
+        inverted(&name)
             .map(|inverted| Some(u64::MAX - inverted))
             .ok_or_else(|| self.malformed(session, &name, "no record's name"))
     }
@@ -138,14 +168,30 @@ impl HeadStore for ObjectHeads {
     }
 
     fn sessions(&self, after: Option<SessionId>, max: usize) -> Result<Vec<SessionId>, HeadError> {
-        let names = self.remote.list("heads/").map_err(unknown)?;
-        let session =
-            |name: &String| name.strip_prefix("heads/")?.split_once('/')?.0.parse::<SessionId>().ok();
-        let mut sessions: Vec<_> = names.iter().filter_map(session).filter(|id| Some(*id) > after).collect();
-        sessions.sort_unstable();
-        sessions.dedup();
-        sessions.truncate(max);
-        Ok(sessions)
+        Ok(self.first_names(after, max)?.into_keys().collect())
+    }
+
+    fn page(&self, after: Option<SessionId>, max: usize) -> Result<Page, HeadError> {
+        let first: Vec<_> = self.first_names(after, max)?.into_iter().collect();
+        each(&first, |(session, name)| {
+            let there = match inverted(name) {
+                Some(inverted) => self.read(*session, u64::MAX - inverted),
+                None => Err(self.malformed(*session, name, "no record's name")),
+            };
+            // One that was followed and removed meanwhile is looked for again. A session never loses its head.
+            let head = match there {
+                Ok(None) => self.newest(*session).map(|head| head.ok_or(())),
+                there => there.map(|head| head.ok_or(())),
+            };
+            match head {
+                Ok(Ok(head)) => Ok((*session, Ok(head))),
+                Ok(Err(())) => {
+                    Ok((*session, Err(self.malformed(*session, name, "it was there a moment ago"))))
+                }
+                Err(error @ HeadError::Malformed { .. }) => Ok((*session, Err(error))),
+                Err(error) => Err(error),
+            }
+        })
     }
 
     fn beat(&self, host: HostId, beat: u64) -> Result<(), HeadError> {
@@ -173,7 +219,17 @@ impl ObjectHeads {
 }
 
 fn folder(session: SessionId) -> String {
-    format!("heads/{session}/")
+    format!("{HEADS}{session}/")
+}
+
+fn session_of(name: &str) -> Option<SessionId> {
+    name.strip_prefix(HEADS)?.split_once('/')?.0.parse().ok()
+}
+
+/// The digits of a record's name.
+fn inverted(name: &str) -> Option<u64> {
+    let (_, digits) = name.rsplit_once('/')?;
+    Some(digits).filter(|digits| digits.len() == DIGITS)?.parse().ok()
 }
 
 fn record(session: SessionId, seq: u64) -> String {

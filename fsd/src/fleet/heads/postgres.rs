@@ -8,10 +8,10 @@ use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod, R
 use parking_lot::Mutex;
 use rustls::{ClientConfig, RootCertStore};
 use tokio::runtime::Runtime;
-use tokio_postgres::{Config, config::Host, error::SqlState};
+use tokio_postgres::{Config, Row, config::Host, error::SqlState};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use super::{Appended, Head, HeadError, HeadStore, HostId, KEPT, Place};
+use super::{Appended, Head, HeadError, HeadStore, HostId, KEPT, Page, Place};
 use crate::session::SessionId;
 
 mod migrations {
@@ -24,6 +24,8 @@ const CONNECTIONS: usize = 4;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// For both, and the schema.
 const WHOLE: Duration = Duration::from_secs(30);
+/// Rows of an answer.
+const PAGE_MAX: usize = 1 << 20;
 /// The schema, made by two hosts at the same time, fails for one of them.
 const MIGRATIONS_MAX: u32 = 5;
 
@@ -37,6 +39,9 @@ const NEWEST: &str = "SELECT record FROM aether_heads WHERE session = $1 ORDER B
 const NONCE: &str = "SELECT nonce FROM aether_heads WHERE session = $1 AND seq = $2";
 const SESSIONS: &str =
     "SELECT DISTINCT session FROM aether_heads WHERE session > $1 ORDER BY session LIMIT $2";
+const PAGE: &str = "\
+SELECT DISTINCT ON (session) session, record FROM aether_heads WHERE session > $1 \
+ORDER BY session, seq DESC LIMIT $2";
 const BEAT: &str = "INSERT INTO aether_beats (host, beat) VALUES ($1, $2) \
 ON CONFLICT (host) DO UPDATE SET beat = EXCLUDED.beat";
 const NAME: &str = "INSERT INTO aether_place (one, name) VALUES (1, $1) ON CONFLICT (one) DO NOTHING";
@@ -197,9 +202,18 @@ impl HeadStore for PostgresHeads {
     fn sessions(&self, after: Option<SessionId>, max: usize) -> Result<Vec<SessionId>, HeadError> {
         let after = after.map(|id| id.0.to_vec()).unwrap_or_default();
         let rows = self.run(async |connection| {
-            connection.query(SESSIONS, &[&after, &(max.min(1 << 20) as i64)]).await
+            connection.query(SESSIONS, &[&after, &(max.min(PAGE_MAX) as i64)]).await
         })?;
         Ok(rows.iter().filter_map(|row| row.get::<_, &[u8]>(0).try_into().ok().map(SessionId)).collect())
+    }
+
+    fn page(&self, after: Option<SessionId>, max: usize) -> Result<Page, HeadError> {
+        let after = after.map(|id| id.0.to_vec()).unwrap_or_default();
+        let rows = self
+            .run(async |connection| connection.query(PAGE, &[&after, &(max.min(PAGE_MAX) as i64)]).await)?;
+        let id = |row: &Row| row.get::<_, &[u8]>(0).try_into().ok().map(SessionId);
+        let head = |row: &Row| id(row).map(|session| (session, self.decode(session, row.get(1))));
+        Ok(rows.iter().filter_map(head).collect())
     }
 
     fn beat(&self, host: HostId, beat: u64) -> Result<(), HeadError> {
