@@ -26,6 +26,7 @@ impl Host {
             checks.extend([fusermount(), allow_other()]);
         }
         checks.extend([self.free_space(), self.log_reserve(), open_files(), self.io_uring()]);
+        checks.extend(self.certificate());
         Ok(v1::DoctorReply { version: env!("CARGO_PKG_VERSION").to_owned(), checks })
     }
 
@@ -58,6 +59,19 @@ impl Host {
             (_, Err(why)) => format!("new ones do not: {why}"),
         };
         ok("io_uring", format!("{through} of {} mounts use it; {new}", mounts.len()))
+    }
+
+    /// Of a daemon that listens on the network.
+    fn certificate(&self) -> Option<DoctorCheck> {
+        let certificate = self.certificate.get()?;
+        Some(match certificate.refused() {
+            Some(reason) => {
+                let detail = format!("an older one is in use: {reason}");
+                let advice = "put a certificate and its key there; they are read within seconds, and at once on SIGHUP";
+                check("certificate", DoctorStatus::Warn, detail, advice)
+            }
+            None => ok("certificate", format!("{} is in use as it is", certificate.path().display())),
+        })
     }
 
     fn log_reserve(&self) -> DoctorCheck {

@@ -11,6 +11,7 @@ use tonic::{
     Status,
     body::Body,
     codegen::http::{HeaderMap, Request, Response, header::AUTHORIZATION},
+    transport::server::TlsConnectInfo,
 };
 use tower::{Layer, Service};
 
@@ -59,7 +60,7 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        let caller = request.extensions().get::<Caller>();
+        let caller = request.extensions().get::<TlsConnectInfo<Caller>>().map(TlsConnectInfo::get_ref);
         match self.gate.let_in(request.uri().path(), request.headers(), caller) {
             Ok(access) => {
                 request.extensions_mut().insert(access);

@@ -5,6 +5,7 @@
 
 mod access;
 mod bounds;
+mod certificate;
 mod connections;
 mod convert;
 mod diff;
@@ -37,11 +38,15 @@ mod tokens;
 mod trees;
 mod upkeep;
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::PathBuf,
+    sync::{Arc, OnceLock},
+};
 
 use parking_lot::Mutex;
 
 pub use access::Access;
+use certificate::Certificate;
 pub use findings::findings;
 pub use server::Server;
 pub use socket::{SocketError, listen};
@@ -70,6 +75,8 @@ struct Host {
     /// Held while a session is mounted, and while one is found to have no mount and discarded: before every other lock.
     mounting: Arc<Mutex<()>>,
     tokens: Arc<issued::Tokens>,
+    /// What is shown on the network, if there is a port.
+    certificate: Arc<OnceLock<Arc<Certificate>>>,
     bounds: bounds::Bounds,
 }
 
@@ -94,6 +101,7 @@ impl Service {
             started_us,
             mounting,
             tokens,
+            certificate: Arc::default(),
             bounds,
         }))
     }

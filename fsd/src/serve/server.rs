@@ -1,6 +1,6 @@
 //! The server: the service with health and reflection beside it, on a runtime of its own.
 
-use std::{io, os::unix::net::UnixListener, time::Duration};
+use std::{io, os::unix::net::UnixListener, sync::Arc, time::Duration};
 
 use futures::future::join_all;
 use proto::v1::aether_server::AetherServer;
@@ -9,8 +9,8 @@ use tokio::{
     select,
     signal::unix::{Signal, SignalKind, signal},
     sync::watch,
-    task::JoinHandle,
-    time::timeout,
+    task::{JoinHandle, spawn_blocking},
+    time::{sleep, timeout},
 };
 use tokio_stream::{
     StreamExt,
@@ -28,14 +28,17 @@ use super::{
         CONNECTION_AGE_MAX, CONNECTION_REQUESTS_MAX, CONNECTIONS_MAX, HEADER_BYTES_MAX, KEEPALIVE,
         MESSAGE_BYTES_MAX, THREADS_MAX,
     },
+    certificate::{Certificate, Look},
     connections::counted,
     gate::Gate,
     socket::check_peer,
-    tls::{Stranger, TlsListener},
+    tls::{Stranger, TlsListener, secured},
 };
 
 /// Threads that only pass messages on; the work is done on others.
 const WORKERS: usize = 2;
+/// How often the certificate's files are looked at.
+const CERTIFICATE_LOOK: Duration = Duration::from_secs(10);
 /// How long a stop waits for requests to end by themselves.
 const GRACE: Duration = Duration::from_secs(2);
 
@@ -50,7 +53,8 @@ pub struct Server {
 }
 
 impl Server {
-    /// Answers on a socket, and on a port of the network if there is one. From here on SIGTERM and SIGINT do not end the process.
+    /// Answers on a socket, and on a port of the network if there is one. From here on SIGTERM and SIGINT do not end the process, and with a port SIGHUP has the certificate's
+    /// files looked at.
     pub fn start(socket: UnixListener, port: Option<TlsListener>, service: Service) -> io::Result<Server> {
         let runtime = Builder::new_multi_thread()
             .worker_threads(WORKERS)
@@ -64,14 +68,18 @@ impl Server {
         let (terminate, interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
         let (stop, stopped) = watch::channel(());
         let mut serving = Vec::new();
-        if let Some(TlsListener { listener, config }) = port {
+        if let Some(TlsListener { listener, certificate }) = port {
             let strangers = TcpListenerStream::new(tokio::net::TcpListener::from_std(listener)?)
                 .map(|stream| stream.map(Stranger::new));
-            let port = builder().max_connection_age(CONNECTION_AGE_MAX).tls_config(config);
-            let port = port.map_err(io::Error::other)?.layer(Gate(service.0.clone()));
+            let hangup = signal(SignalKind::hangup())?;
+            runtime.spawn(renew(Arc::clone(&certificate), hangup, stopped.clone()));
+            // Whoever asks how this daemon is asks about it as well. There is one server for a service.
+            let _ = service.0.certificate.set(Arc::clone(&certificate));
+            let port = builder().max_connection_age(CONNECTION_AGE_MAX).layer(Gate(service.0.clone()));
             // Reflection is for who is here: what there is stands in the .proto files.
             let port = with_services(port, &service, health_service.clone());
-            let incoming = counted(strangers, CONNECTIONS_MAX);
+            // One more than there are: somebody has to see that it is one too many.
+            let incoming = secured(counted(strangers, CONNECTIONS_MAX), certificate, CONNECTIONS_MAX + 1);
             serving.push(runtime.spawn(port.serve_with_incoming_shutdown(incoming, end(stopped.clone()))));
         }
         let callers = UnixListenerStream::new(tokio::net::UnixListener::from_std(socket)?);
@@ -148,4 +156,29 @@ fn with_services<L: Clone>(
 async fn end(mut stopped: watch::Receiver<()>) {
     // An error means that nobody is left to say stop, which says it as well.
     let _ = stopped.changed().await;
+}
+
+/// Looks at the certificate's files, every few seconds and when somebody says so.
+async fn renew(certificate: Arc<Certificate>, mut hangup: Signal, mut stopped: watch::Receiver<()>) {
+    loop {
+        let is_asked = select! {
+            _ = stopped.changed() => return,
+            _ = hangup.recv() => true,
+            () = sleep(CERTIFICATE_LOOK) => false,
+        };
+        let looking = Arc::clone(&certificate);
+        // Files may be on a disk that takes its time.
+        let Ok(look) = spawn_blocking(move || looking.look()).await else { return };
+        let path = certificate.path().display();
+        match look {
+            Look::Renewed => tracing::info!(%path, "the certificate was renewed: new connections see it"),
+            Look::Refused(error) => {
+                tracing::warn!(%error, "the certificate's files hold what cannot be used: the old one stays in use");
+            }
+            Look::Same if is_asked => {
+                tracing::info!(%path, "SIGHUP: the certificate's files are what they were")
+            }
+            Look::Same => {}
+        }
+    }
 }

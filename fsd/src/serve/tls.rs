@@ -1,13 +1,12 @@
-//! The network: a TCP port on which nothing but TLS is spoken.
+//! The network: a TCP port on which nothing but TLS is spoken. Handshakes are made here, each with the certificate that is in use at its beginning.
 //!
 //! A connection that has not shown a good token some seconds after it was accepted is closed, whatever it is at: the handshake, the greeting of HTTP/2,
 //! requests without a token. So nobody who may do nothing here holds anything for long.
 
 use std::{
-    error::Error as _,
-    fs, io,
+    io,
     net::{SocketAddr, TcpListener},
-    path::{Path, PathBuf},
+    path::PathBuf,
     pin::Pin,
     sync::{
         Arc,
@@ -22,14 +21,15 @@ use tokio::{
     net::TcpStream,
     time::{Sleep, sleep},
 };
-use tonic::transport::{Identity, ServerTlsConfig, server::Connected};
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio_stream::{Stream, StreamExt};
+use tonic::transport::server::Connected;
 
+use super::certificate::Certificate;
 use crate::config::Listen;
 
 /// How long a connection may go without a token.
 const UNKNOWN_MAX: Duration = Duration::from_secs(10);
-/// Bytes of a certificate's or a key's file.
-const PEM_BYTES_MAX: u64 = 1 << 20;
 
 /// Why the port cannot be listened on.
 #[derive(Debug, thiserror::Error)]
@@ -70,29 +70,18 @@ pub enum ListenError {
 #[derive(Debug)]
 pub struct TlsListener {
     pub(super) listener: TcpListener,
-    pub(super) config: ServerTlsConfig,
+    pub(super) certificate: Arc<Certificate>,
 }
 
 impl TlsListener {
     /// Listens.
     pub fn open(listen: &Listen) -> Result<TlsListener, ListenError> {
         let Listen { address, cert, key } = listen;
-        let identity = Identity::from_pem(read("--tls-cert", cert)?, read("--tls-key", key)?);
-        let config = ServerTlsConfig::new().identity(identity);
-        // Whoever installs it first does; all here install the same.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        // Only to hear now whether it is good.
-        tonic::transport::Server::builder().tls_config(config.clone()).map_err(|error| {
-            ListenError::Identity {
-                cert: cert.clone(),
-                key: key.clone(),
-                reason: error.source().map_or_else(|| error.to_string(), ToString::to_string),
-            }
-        })?;
+        let certificate = Arc::new(Certificate::open(cert, key)?);
         let failed = |source| ListenError::Address { address: address.clone(), source };
         let listener = TcpListener::bind(address).map_err(failed)?;
         listener.set_nonblocking(true).map_err(failed)?;
-        Ok(TlsListener { listener, config })
+        Ok(TlsListener { listener, certificate })
     }
 
     /// Where: with the port that was chosen, if any would do.
@@ -101,12 +90,29 @@ impl TlsListener {
     }
 }
 
-fn read(option: &'static str, path: &Path) -> Result<Vec<u8>, ListenError> {
-    let failed = |source| ListenError::Unreadable { option, path: path.to_owned(), source };
-    if fs::metadata(path).map_err(failed)?.len() > PEM_BYTES_MAX {
-        return Err(failed(io::Error::new(io::ErrorKind::FileTooLarge, "that is no PEM file")));
-    }
-    fs::read(path).map_err(failed)
+/// Those who connect, behind their handshakes, of which at most `max` are under way. One that fails is nobody's business but the client's.
+pub(super) fn secured<S>(
+    incoming: impl Stream<Item = io::Result<S>>,
+    certificate: Arc<Certificate>,
+    max: usize,
+) -> impl Stream<Item = io::Result<TlsStream<S>>>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let handshake = move |stream: io::Result<S>| {
+        let acceptor = TlsAcceptor::from(certificate.config());
+        async move {
+            match acceptor.accept(stream?).await {
+                Ok(stream) => Ok(Some(stream)),
+                Err(error) => {
+                    tracing::debug!(%error, "a handshake failed");
+                    Ok(None)
+                }
+            }
+        }
+    };
+    let done = futures::StreamExt::buffer_unordered(incoming.map(handshake), max);
+    done.filter_map(Result::transpose)
 }
 
 /// Who is at the other end, shared by all requests of a connection.

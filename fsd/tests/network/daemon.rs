@@ -26,6 +26,7 @@ use tonic::{
 };
 
 /// A certificate that is its own root, and its key.
+#[derive(Clone)]
 pub(crate) struct Pem {
     pub(crate) cert: String,
     pub(crate) key: String,
@@ -115,8 +116,34 @@ impl Daemon {
         self.dir.path().join("state")
     }
 
+    /// What it had when it started.
+    pub(crate) fn pem(&self) -> &Pem {
+        &self.pem
+    }
+
     pub(crate) fn address(&self) -> SocketAddr {
         self.running.as_ref().unwrap().address
+    }
+
+    /// Puts another certificate and key where the daemon's are. Nobody tells it.
+    pub(crate) fn put_certificate(&self, cert: &str, key: &str) {
+        fs::write(self.dir.path().join("cert.pem"), cert).unwrap();
+        fs::write(self.dir.path().join("key.pem"), key).unwrap();
+    }
+
+    /// The signal that has it look at its files.
+    pub(crate) fn hang_up(&self) {
+        let running = self.running.as_ref().unwrap();
+        kill(Pid::from_raw(running.child.id() as i32), Signal::SIGHUP).unwrap();
+    }
+
+    /// Waits until it has logged this so often.
+    pub(crate) fn wait_for(&self, words: &str, times: usize) {
+        let begin = Instant::now();
+        while self.log().matches(words).count() < times {
+            assert!(begin.elapsed() < Duration::from_secs(60), "{words:?} does not come: {}", self.log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 
     /// All that it has logged since it was ready.

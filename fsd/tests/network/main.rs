@@ -311,6 +311,42 @@ fn a_connection_on_which_nobody_becomes_known_is_closed() {
 }
 
 #[test]
+fn a_renewed_certificate_is_shown_to_who_connects_from_then_on() {
+    let daemon = Daemon::start();
+    let (token, _) = daemon.token(&[Right::Read, Right::Manage], &[], HOUR_MS);
+    let (first, old) = (daemon.pem().clone(), daemon.holder(&token));
+    let check = || {
+        let checks = old.call(|mut c| async move { c.doctor(DoctorRequest {}).await }).unwrap().checks;
+        checks.into_iter().find(|check| check.name == "certificate").unwrap()
+    };
+    assert_eq!(check().status(), DoctorStatus::Ok);
+
+    // A broken pair: the old one stays, and whoever asks is told.
+    let second = Pem::new();
+    daemon.put_certificate(&second.cert, &first.key);
+    daemon.hang_up();
+    daemon.wait_for("the old one stays in use", 1);
+    assert_eq!(check().status(), DoctorStatus::Warn);
+    assert!(check().detail.contains("both have to be PEM"), "{:?}", check());
+    assert!(daemon.connect(&first.cert).is_ok() && daemon.connect(&second.cert).is_err());
+
+    daemon.put_certificate(&second.cert, &second.key);
+    daemon.hang_up();
+    daemon.wait_for("the certificate was renewed", 1);
+    assert!(daemon.connect(&second.cert).is_ok() && daemon.connect(&first.cert).is_err());
+    // The connection that was there goes on.
+    assert!(old.list().is_ok());
+    assert_eq!(check().status(), DoctorStatus::Ok);
+
+    // Nobody says so: it is seen all the same.
+    let third = Pem::new();
+    daemon.put_certificate(&third.cert, &third.key);
+    daemon.wait_for("the certificate was renewed", 2);
+    assert!(daemon.connect(&third.cert).is_ok() && daemon.connect(&second.cert).is_err());
+    assert!(!daemon.log().contains("PRIVATE KEY"));
+}
+
+#[test]
 fn what_keeps_the_daemon_off_the_network_is_named() {
     let dir = tempfile::tempdir().unwrap();
     let path = |name: &str| dir.path().join(name);
