@@ -48,7 +48,10 @@ pub(crate) async fn run(args: Args, context: &mut Context) -> Result<(), Failure
     }
     match array {
         Some(array) => array.finish(context),
-        None if is_filtered && sessions.is_empty() => Ok(eprintln!("no session here has that")),
+        None if is_filtered && sessions.is_empty() => {
+            eprintln!("no session here has that");
+            Ok(())
+        }
         None => print(context, &sessions, &snapshots),
     }
 }

@@ -28,8 +28,12 @@ pub(super) async fn run(context: &mut Context) -> Result<(), Failure> {
     }
     match array {
         Some(array) => array.finish(context),
-        None if is_empty => Ok(eprintln!("no session was published yet: aetherctl publish SESSION")),
-        None => Ok(()),
+        None => {
+            if is_empty {
+                eprintln!("no session was published yet: aetherctl publish SESSION");
+            }
+            Ok(())
+        }
     }
 }
 
