@@ -37,6 +37,8 @@ pub enum Use {
     Content(Content, String),
     /// Extended attributes.
     Xattrs(Digest, String),
+    /// Whether what comes next in the list hangs on another host, but for snapshots, of which that is known.
+    Hanging(bool),
 }
 
 /// What fsck may do.
@@ -268,6 +270,7 @@ impl Store {
                 Use::Dir(dir, name) => reach.dir(*dir, name)?,
                 Use::Content(content, name) => drop(reach.content(*content, None, name)?),
                 Use::Xattrs(xattrs, name) => drop(reach.xattrs(*xattrs, name)?),
+                Use::Hanging(hangs) => reach.set_hangs(*hangs),
             }
         }
         report.snapshots = snapshots.len() as u64;

@@ -33,6 +33,8 @@ pub struct Roots {
     pub dirs: Vec<Digest>,
     /// Dir objects that somebody remembers and will open again: they are kept, and not what only they refer to.
     pub dir_objects: Vec<Digest>,
+    /// The same, of sessions over a snapshot that hangs on another host: what is not here of it is there.
+    pub hanging: Option<Box<Roots>>,
 }
 
 /// How far gc is.
@@ -133,6 +135,8 @@ impl Store {
             report.freed_bytes = empty.iter().chain(&wasteful).map(freed).sum();
             return Ok(report);
         }
+        // What hangs on other hosts and is nobody's any more.
+        self.keep_hanging(|id| reach.contains(id.0))?;
         // What others could append to may be about to go.
         let open = self.pool().drain();
         let result = self.sweep(&census, &empty, &wasteful, &mut report, progress);
@@ -153,16 +157,14 @@ impl Store {
             reach.snapshot(id)?;
             progress(GcProgress::Marking { objects: reach.count() });
         }
-        for dir in &roots.dirs {
-            reach.dir(*dir, "(session)/")?;
+        mark_changes(reach, roots)?;
+        if let Some(hanging) = &roots.hanging {
+            hanging.snapshots.iter().try_for_each(|id| reach.snapshot(*id))?;
+            reach.set_hangs(true);
+            let marked = mark_changes(reach, hanging);
+            reach.set_hangs(false);
+            marked?;
         }
-        for content in &roots.contents {
-            reach.content(*content, None, "(session)")?;
-        }
-        for xattrs in &roots.xattrs {
-            reach.xattrs(*xattrs, "(session)")?;
-        }
-        reach.keep_dirs(&roots.dir_objects)?;
         progress(GcProgress::Marking { objects: reach.count() });
         Ok(())
     }
@@ -328,6 +330,19 @@ fn choose(census: &BTreeMap<u64, Census>) -> (Vec<u64>, Vec<u64>) {
     let wasteful =
         |c: &Census| !c.live.is_empty() && (dead(c) > c.state.committed / DEAD_PART || dead(c) > DEAD_BYTES);
     (empty, census.iter().filter(|(_, c)| wasteful(c)).map(|(id, _)| *id).collect())
+}
+
+fn mark_changes(reach: &mut Reach<'_>, roots: &Roots) -> Result<()> {
+    for dir in &roots.dirs {
+        reach.dir(*dir, "(session)/")?;
+    }
+    for content in &roots.contents {
+        reach.content(*content, None, "(session)")?;
+    }
+    for xattrs in &roots.xattrs {
+        reach.xattrs(*xattrs, "(session)")?;
+    }
+    reach.keep_dirs(&roots.dir_objects)
 }
 
 fn account(census: &BTreeMap<u64, Census>, reach: &Reach<'_>) -> GcReport {

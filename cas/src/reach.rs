@@ -35,6 +35,8 @@ pub(crate) struct Reach<'a> {
     pub(crate) problems: Vec<Problem>,
     /// Nothing was told of the present root yet.
     root_is_sound: bool,
+    /// What is not here of the present root is with another host.
+    hangs: bool,
     pub(crate) problem_count: u64,
     /// Objects that could not be read for what they refer to: what is below them is unknown.
     pub(crate) opaque: u64,
@@ -60,6 +62,7 @@ impl<'a> Reach<'a> {
             chunks,
             problems,
             root_is_sound: true,
+            hangs: false,
             problem_count: 0,
             opaque: 0,
         }
@@ -68,6 +71,26 @@ impl<'a> Reach<'a> {
     /// What is walked from here on is somebody else's.
     pub(crate) fn begin_root(&mut self) {
         self.root_is_sound = true;
+    }
+
+    /// What is walked from here on, but for snapshots, hangs on another host, or does not. Of snapshots the store knows it.
+    pub(crate) fn set_hangs(&mut self, hangs: bool) {
+        self.hangs = hangs;
+    }
+
+    /// Whether somebody else has an object that is not here: the remote store, as far as is known, or the host that the present root hangs on, which has all
+    /// that is below it as well.
+    fn is_elsewhere(&self, kind: ObjectKind, digest: Digest) -> bool {
+        self.store.is_elsewhere(kind, digest) || self.hangs
+    }
+
+    /// Takes note that the remote store is to keep an object. What another host has as well it need not have.
+    fn note_far(&self, kind: ObjectKind, digest: Digest) -> Result<()> {
+        if self.hangs {
+            self.store.is_elsewhere(kind, digest);
+            return Ok(());
+        }
+        self.store.note_far(kind, digest)
     }
 
     /// Whether a further problem would only be counted.
@@ -94,6 +117,13 @@ impl<'a> Reach<'a> {
 
     /// Walks a snapshot whose root is called `path`.
     pub(crate) fn snapshot_of(&mut self, id: SnapshotId, path: &str) -> Result<()> {
+        self.hangs = self.store.hangs(id);
+        let walked = self.tree(id, path);
+        self.hangs = false;
+        walked
+    }
+
+    fn tree(&mut self, id: SnapshotId, path: &str) -> Result<()> {
         let Some(snapshot) = self.node(ObjectKind::Snapshot, id.0, path, |store| store.snapshot(id))? else {
             return Ok(());
         };
@@ -209,7 +239,7 @@ impl<'a> Reach<'a> {
         let there = self.store.object_len(digest)?;
         let reason = match (there, (self.known_damage)(digest)) {
             (_, Some(reason)) => Some(reason),
-            (None, None) => match self.store.is_elsewhere(ObjectKind::Chunk, digest) {
+            (None, None) => match self.is_elsewhere(ObjectKind::Chunk, digest) {
                 true => None,
                 false => Some("missing".to_owned()),
             },
@@ -234,7 +264,7 @@ impl<'a> Reach<'a> {
         let Some(dir) = self.node(ObjectKind::Dir, digest, path, open)? else { return Ok(None) };
         if dir.page_count() > 1 {
             for page in (0..dir.page_count()).map(|page| dir.page_digest(page)) {
-                self.store.note_far(ObjectKind::DirPage, page)?;
+                self.note_far(ObjectKind::DirPage, page)?;
                 self.seen.insert(page, true);
             }
         }
@@ -247,7 +277,7 @@ impl<'a> Reach<'a> {
             Err(error) => {
                 let page = dir.page_digest(dir.page_at(index));
                 let is_elsewhere = match &error {
-                    Error::Absent { kind, digest } => self.store.is_elsewhere(*kind, *digest),
+                    Error::Absent { kind, digest } => self.is_elsewhere(*kind, *digest),
                     _ => false,
                 };
                 if !is_elsewhere {
@@ -293,12 +323,12 @@ impl<'a> Reach<'a> {
         }
         match read(self.store) {
             Ok(value) => {
-                self.store.note_far(kind, digest)?;
+                self.note_far(kind, digest)?;
                 self.seen.insert(digest, true);
                 Ok(Some(value))
             }
             // All that it refers to is there, too: docs/format.md says why.
-            Err(Error::Absent { kind, digest }) if self.store.is_elsewhere(kind, digest) => {
+            Err(Error::Absent { kind, digest }) if self.is_elsewhere(kind, digest) => {
                 self.seen.insert(digest, true);
                 Ok(None)
             }

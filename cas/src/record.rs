@@ -76,6 +76,11 @@ impl PackKind {
 }
 
 impl ObjectKind {
+    /// The kind that a number stands for in pack records, and between hosts.
+    pub fn from_number(number: u8) -> Option<ObjectKind> {
+        ObjectKind::from_u8(number)
+    }
+
     pub(crate) fn from_u8(value: u8) -> Option<ObjectKind> {
         Some(match value {
             1 => ObjectKind::Chunk,

@@ -4,6 +4,7 @@
 //! gc. Knows nothing of what objects mean beyond where they go.
 
 mod far;
+mod near;
 
 use std::{
     collections::HashMap,
@@ -30,6 +31,7 @@ use crate::{
     pool::{Appender, Pool},
     record::PackKind,
     recover,
+    remote::hanging::Hanging,
 };
 pub use crate::{
     fsck::{Damage, FsckOptions, FsckProgress, FsckReport, Use},
@@ -41,6 +43,7 @@ pub use crate::{
     record::{OBJECT_BYTES_MAX, PACK_BYTES_MAX},
     writer::{Writer, Written},
 };
+pub use near::Whole;
 
 /// Look-ups of one object before its pack is taken to be gone for good. Each failed one means that gc has just moved
 /// the object, and gc runs once at a time.
@@ -73,6 +76,8 @@ struct Shared {
     objects: Cache,
     /// The store that hosts share, if there is one.
     far: OnceLock<Far>,
+    /// Snapshots that hang on other hosts, whether or not those are asked now.
+    hanging: Hanging,
     /// Counts evictions: what a pack's last use is told by.
     era: AtomicU64,
 }
@@ -156,6 +161,7 @@ impl Store {
                 packs: RwLock::new(packs),
                 objects: Cache::new(options.object_cache_bytes),
                 far: OnceLock::new(),
+                hanging: Hanging::open(disk.clone())?,
                 era: AtomicU64::new(1),
             }),
             Absence::Told,

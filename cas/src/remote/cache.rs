@@ -16,7 +16,7 @@ use std::{
 
 use parking_lot::{Condvar, Mutex};
 
-use super::fetch::Landing;
+use super::{fetch::Landing, peer::Named};
 use crate::{
     Digest, Error, Object, ObjectKind, Result, Store,
     disk::{Disk, DiskFile, Open, Patience, Space},
@@ -138,6 +138,11 @@ impl Kept {
     pub fn object_len(&self, digest: Digest) -> Option<u32> {
         let recent = self.shared.recent(digest).map(|object| object.len() as u32);
         recent.or_else(|| self.shared.store.object_len(digest).ok().flatten())
+    }
+
+    /// What came behind an object: see [`Store::following`].
+    pub fn following(&self, digest: Digest, count_max: usize) -> Result<Vec<Named>> {
+        self.shared.store.following(digest, count_max)
     }
 
     /// Bytes on disk, and how many may be.

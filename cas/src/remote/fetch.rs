@@ -31,7 +31,9 @@ use super::{
     layer::{Layer, Place},
     marks::Marks,
     name::RemoteName,
+    near::{Arrivals, Near, Sought},
     pack::Unpacker,
+    peer::Name,
 };
 use crate::{Digest, Error, ObjectKind, Result, record::PackKind};
 
@@ -70,6 +72,8 @@ pub struct Fetcher {
 struct Shared {
     atlas: Arc<Atlas>,
     remote: Arc<dyn Remote>,
+    /// Asked first.
+    near: Arc<Near>,
     /// Gone at the end: what comes then goes nowhere.
     landing: Weak<dyn Landing>,
     counters: Arc<Counters>,
@@ -199,12 +203,13 @@ impl Fetcher {
     pub(crate) fn start(
         atlas: Arc<Atlas>,
         remote: Arc<dyn Remote>,
+        near: Arc<Near>,
         landing: Weak<dyn Landing>,
         counters: Arc<Counters>,
     ) -> Result<Fetcher> {
         let (marks, state) = (Marks::default(), Mutex::default());
         let (work, ended) = (Condvar::new(), Condvar::new());
-        let shared = Shared { atlas, remote, landing, counters, marks, state, work, ended };
+        let shared = Shared { atlas, remote, near, landing, counters, marks, state, work, ended };
         let fetcher = Fetcher { shared: Arc::new(shared) };
         let spawn = |name: &str, work: Box<dyn FnOnce(&Shared) + Send>| {
             let shared = Arc::clone(&fetcher.shared);
@@ -328,13 +333,15 @@ impl Shared {
         if self.landing.upgrade().is_some_and(|landing| landing.has(digest)) {
             return self.landed(&[key], &Ok(()));
         }
+        let Sought::Missed(missed) = self.near.seek((kind, digest), self) else { return };
         match self.atlas.locate(kind, digest) {
             Ok(Some((layer, place))) => {
                 if let Some(first) = self.begin(key, layer, place) {
                     self.fetch(&first, unpacker);
                 }
             }
-            Ok(None) => self.landed(&[key], &Err(Arc::new(Error::Missing(digest)))),
+            // A host that cannot be reached says nothing of the remote store.
+            Ok(None) => self.tell(&[key], &Err(Arc::new(missed.unwrap_or(Error::Missing(digest))))),
             Err(error) => self.landed(&[key], &Err(Arc::new(error))),
         }
     }
@@ -443,11 +450,31 @@ impl Shared {
         {
             self.state.lock().down = Some((now(), Arc::clone(error)));
         }
+        self.tell(keys, outcome);
+    }
+
+    /// Tells those who wait for these.
+    fn tell(&self, keys: &[(PackKind, Digest)], outcome: &Outcome) {
         for key in keys {
             let flight = self.state.lock().asked.remove(key);
             if let Some(flight) = flight {
                 flight.land(outcome);
             }
         }
+    }
+}
+
+impl Arrivals for Shared {
+    fn land(&self, (kind, digest): Name, bytes: &[u8]) -> Result<()> {
+        self.landing.upgrade().ok_or(Error::Cancelled)?.land(kind, digest, bytes)
+    }
+
+    fn tell(&self, (kind, digest): Name) {
+        Shared::tell(self, &[(PackKind::of(kind), digest)], &Ok(()));
+    }
+
+    fn again(&self, (kind, digest): Name) {
+        self.state.lock().wanted.push_back(Job::Locate(kind, digest));
+        self.work.notify_one();
     }
 }

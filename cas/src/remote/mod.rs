@@ -15,13 +15,17 @@ pub mod contract;
 pub mod counters;
 pub mod fetch;
 pub mod gc;
+pub mod hanging;
 pub mod known;
 pub mod layer;
 pub mod lease;
 pub mod manifest;
 mod marks;
 pub mod name;
+mod near;
+mod nowhere;
 pub mod pack;
+pub mod peer;
 pub mod publish;
 #[cfg(any(test, feature = "simulation"))]
 pub mod sim;
@@ -34,6 +38,9 @@ use std::{
 };
 
 pub use manifest::Manifest;
+pub(crate) use near::Near;
+pub use near::PeerCounts;
+pub(crate) use nowhere::Nowhere;
 
 use crate::Error;
 
@@ -167,5 +174,7 @@ fn is_unreachable(error: &Error) -> bool {
 
 #[cfg(test)]
 mod gc_tests;
+#[cfg(test)]
+mod near_tests;
 #[cfg(test)]
 mod tests;

@@ -2,18 +2,19 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use super::{Absence, MOVED_RETRIES_MAX, Store};
+use super::{Absence, MOVED_RETRIES_MAX, Store, near::near};
 use crate::{
     Content, Digest, Error, Node, ObjectKind, Result, SnapshotId,
     dir::Dir,
     remote::{
-        self, Manifest, Remote,
+        self, Manifest, Near, Nowhere, Remote,
         cache::Kept,
         counters::{Counters, Counts},
         fetch::{Fetcher, Ticket},
         known::{self, Atlas, Census},
         lease::{Held, Naming},
         name::{self, RemoteName},
+        peer::Peer,
         publish::{self, Asked, Published, Resumed},
     },
 };
@@ -26,12 +27,12 @@ const MARKS_OF_DIR_MAX: u32 = 256;
 /// Times that a publish is begun anew because gc condemned what it is built on.
 const PUBLISHES_MAX: u32 = 4;
 
-/// The remote store, what is known of it, and what is here of it.
-#[derive(Debug)]
+/// The remote store and other hosts, what is known of them, and what is here of it.
 pub(super) struct Far {
     atlas: Arc<Atlas>,
-    remote: Arc<dyn Remote>,
-    kept: Kept,
+    pub(super) remote: Arc<dyn Remote>,
+    pub(super) near: Arc<Near>,
+    pub(super) kept: Kept,
     fetcher: Fetcher,
     counters: Arc<Counters>,
 }
@@ -39,15 +40,28 @@ pub(super) struct Far {
 impl Store {
     /// Lets the store have what `remote` has, once it is needed, by a cache of so many bytes. At most once. Errors: the disk's.
     pub fn attach(&self, remote: Arc<dyn Remote>, host: Naming, cache_bytes: u64) -> Result<()> {
+        self.attach_all(Some(remote), Vec::new(), host, cache_bytes)
+    }
+
+    /// The same, with other hosts that are asked first, in this order; or with those alone.
+    pub fn attach_all(
+        &self,
+        remote: Option<Arc<dyn Remote>>,
+        peers: Vec<Arc<dyn Peer>>,
+        host: Naming,
+        cache_bytes: u64,
+    ) -> Result<()> {
+        let near = near(self, peers, remote.is_none());
+        let remote = remote.unwrap_or_else(|| Arc::new(Nowhere));
         let disk = self.disk();
         let mut maybe: Vec<_> = self.list()?.into_iter().map(|listed| listed.id).collect();
         maybe.truncate(MAYBE_MAX);
         let atlas = Arc::new(Atlas::open(Arc::clone(disk), Arc::clone(&remote), host, maybe)?);
         let kept = Kept::open(disk, cache_bytes)?;
         let counters = Arc::<Counters>::default();
-        let fetcher =
-            Fetcher::start(Arc::clone(&atlas), Arc::clone(&remote), kept.landing(), Arc::clone(&counters))?;
-        let attached = self.0.far.set(Far { atlas, remote, kept, fetcher, counters });
+        let asked = (Arc::clone(&atlas), Arc::clone(&remote), Arc::clone(&near));
+        let fetcher = Fetcher::start(asked.0, asked.1, asked.2, kept.landing(), Arc::clone(&counters))?;
+        let attached = self.0.far.set(Far { atlas, remote, near, kept, fetcher, counters });
         assert!(attached.is_ok(), "a store has one remote store");
         Ok(())
     }
@@ -87,7 +101,7 @@ impl Store {
         self.0.far.get().map(|far| Arc::clone(&far.remote))
     }
 
-    /// Whether there is a remote store.
+    /// Whether there is a remote store, or there are other hosts that are asked.
     pub fn has_remote(&self) -> bool {
         self.0.far.get().is_some()
     }
@@ -111,7 +125,7 @@ impl Store {
         }
     }
 
-    /// Has an object brought here that a call said is [`Error::Absent`]. `None` if there is no remote store.
+    /// Has an object brought here that a call said is [`Error::Absent`]. `None` if there is nobody to ask.
     pub fn fetch(&self, kind: ObjectKind, digest: Digest) -> Option<Ticket> {
         Some(self.0.far.get()?.fetcher.fetch(kind, digest))
     }
