@@ -8,7 +8,7 @@ use prost::Message;
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=aether");
-    let descriptors = protox::compile(["aether/v1/aether.proto"], ["."])?;
+    let descriptors = protox::compile(["aether/v1/aether.proto", "aether/v1/peer.proto"], ["."])?;
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
     std::fs::write(out.join("aether.v1.bin"), descriptors.encode_to_vec())?;
     // It holds a secret: src/lib.rs says how it is shown.

@@ -2,6 +2,8 @@
 //!
 //! Parsed once, here; everything behind it gets a [`Config`]. The default socket is where `aetherctl` looks for it.
 
+mod peers;
+
 use std::{
     ffi::OsString,
     fmt, fs, io,
@@ -15,14 +17,14 @@ use clap::{Parser, ValueEnum};
 use serde::Deserialize;
 
 use crate::{
-    fleet::Patience,
+    fleet::{Patience, peers::PeerPlace},
     fuse::{Task, TransportChoice},
 };
 
 const SOCKET_NAME: &str = "aetherfsd.sock";
 const AFTER_HELP: &str = "\
 Each setting is the argument, else the environment variable, else the line of the configuration file, else the default. \
-The file is TOML: `state`, `socket`, `listen`, `tls_cert`, `tls_key`, `mount` (a list), `transport`, `read_ahead`, `remote`, `cache_size`, `heads`, `publish_every`, `dead_after`, `log_format`, `log_level`; without --config it is \
+The file is TOML: `state`, `socket`, `listen`, `tls_cert`, `tls_key`, `mount` (a list), `transport`, `read_ahead`, `remote`, `peer` (a list), `peer_ca`, `peer_token_file`, `cache_size`, `heads`, `publish_every`, `dead_after`, `log_format`, `log_level`; without --config it is \
 /etc/aetherfs/aetherfsd.toml for root and $XDG_CONFIG_HOME/aetherfs/aetherfsd.toml for anybody else, if it is there.
 
 Signals: SIGTERM and SIGINT unmount everything and end the daemon. Whatever else ends it loses nothing acknowledged.
@@ -33,6 +35,7 @@ Examples:
   aetherfsd
   aetherfsd --state ~/aether --mount work:/mnt/work
   aetherfsd --listen 0.0.0.0:7440 --tls-cert /etc/aetherfs/cert.pem --tls-key /etc/aetherfs/key.pem
+  aetherfsd --remote s3://bucket/aether --peer https://near.example:7440 --peer-token-file /etc/aetherfs/near.token
   aetherfsd --state ~/aether --check
   aetherfsd --state ~/aether --check --repair
   aetherfsd --state ~/aether --check --accept-loss
@@ -72,7 +75,17 @@ pub struct Args {
     /// the names that each cloud's own tools have for them [env: AETHERFS_REMOTE]
     #[arg(long, value_name = "URL")]
     pub remote: Option<String>,
-    /// How much of the remote store is kept here: 500MiB, 16GiB [default: 16GiB]
+    /// Another daemon, which is asked before the remote store, or instead of one; repeatable, the nearest first. Behind it, if they are its own: ,ca=FILE whom to believe who it
+    /// is, ,token=FILE a token that allows `read` there
+    #[arg(long, value_name = "https://HOST:PORT")]
+    pub peer: Vec<String>,
+    /// Whom to believe who peers are: certificates in PEM, instead of those that the system believes [env: AETHERFS_PEER_CA]
+    #[arg(long, value_name = "FILE")]
+    pub peer_ca: Option<PathBuf>,
+    /// The file of the token for peers that have none of their own [env: AETHERFS_PEER_TOKEN_FILE]
+    #[arg(long, value_name = "FILE")]
+    pub peer_token_file: Option<PathBuf>,
+    /// How much of the remote store and of peers is kept here: 500MiB, 16GiB [default: 16GiB]
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub cache_size: Option<u64>,
     /// Where it is kept who writes which session: `remote`, in the remote store; `local`, in the state: they stay on this host then; or
@@ -198,7 +211,9 @@ pub struct Config {
     pub read_ahead: bool,
     /// The address of the remote store.
     pub remote: Option<String>,
-    /// Bytes of it that are kept here.
+    /// Other hosts, the nearest first.
+    pub peers: Vec<PeerPlace>,
+    /// Bytes of them and of the remote store that are kept here.
     pub cache_bytes: u64,
     /// Where heads are kept.
     pub heads: HeadsPlace,
@@ -232,6 +247,10 @@ struct ConfigFile {
     transport: Option<TransportChoice>,
     read_ahead: Option<bool>,
     remote: Option<String>,
+    #[serde(default)]
+    peer: Vec<String>,
+    peer_ca: Option<PathBuf>,
+    peer_token_file: Option<PathBuf>,
     cache_size: Option<String>,
     heads: Option<String>,
     publish_every: Option<NonZero<u32>>,
@@ -268,6 +287,16 @@ pub enum ConfigError {
     /// Part of what it takes to listen on the network.
     #[error("--listen, --tls-cert and --tls-key go together, and {0} is missing")]
     Listen(&'static str),
+    /// A peer that is none.
+    #[error(
+        "--peer {text:?}: {reason}; write https://HOST:PORT, with ,ca=FILE and ,token=FILE behind it if those are its own"
+    )]
+    Peer {
+        /// As it was given.
+        text: String,
+        /// What is wrong.
+        reason: &'static str,
+    },
     /// A path that cannot be made absolute.
     #[error("{}: {source}", path.display())]
     Path {
@@ -365,6 +394,14 @@ impl Config {
         let remote = (around.variable)("AETHERFS_REMOTE").filter(|address| !address.is_empty());
         let remote =
             args.remote.or(remote.map(|address| address.to_string_lossy().into_owned())).or(file.remote);
+        let peers = if args.peer.is_empty() { file.peer } else { args.peer };
+        let shared = peers::Shared {
+            ca: args.peer_ca.or_else(|| around.path("AETHERFS_PEER_CA")).or(file.peer_ca),
+            token_file: args
+                .peer_token_file
+                .or_else(|| around.path("AETHERFS_PEER_TOKEN_FILE"))
+                .or(file.peer_token_file),
+        };
         let size = |text: String| parse_size(&text).map_err(|reason| ConfigError::CacheSize { text, reason });
         let cache_bytes = file.cache_size.map(size).transpose()?;
         let heads = (around.variable)("AETHERFS_HEADS").filter(|place| !place.is_empty());
@@ -381,6 +418,7 @@ impl Config {
             mounts: mounts.iter().map(|text| parse_mount(text)).collect::<Result<_, _>>()?,
             transport: args.transport.or(transport).or(file.transport).unwrap_or_default(),
             remote,
+            peers: shared.parse_all(&peers)?,
             cache_bytes: args.cache_size.or(cache_bytes).unwrap_or(CACHE_BYTES),
             publish_every: publish_every.map(|secs| Duration::from_secs(secs.into())),
             heads: heads.map_or(Ok(HeadsPlace::Remote), |place| parse_heads(&place))?,

@@ -21,6 +21,8 @@ use crate::{
     fleet::{
         Fleet, ObjectRemote, OpenError,
         heads::{HeadStore, HostId, LocalHeads, Nonce, ObjectHeads, PostgresHeads},
+        peers::{PeerError, Peers},
+        visits::Visits,
     },
     fuse::{MountError, MountOptions, Mounts, Readers},
     host::{SystemClock, SystemEntropy, boot, raise_open_files},
@@ -43,6 +45,9 @@ pub enum DaemonError {
     /// The remote store cannot be used.
     #[error("--remote: {0}")]
     Remote(#[from] OpenError),
+    /// Another host cannot be asked.
+    #[error("--peer: {0}")]
+    Peer(#[from] PeerError),
     /// Heads cannot be kept there.
     #[error("--heads: {0}")]
     Heads(String),
@@ -89,6 +94,7 @@ impl DaemonError {
             DaemonError::State(_)
             | DaemonError::Store(_)
             | DaemonError::Remote(_)
+            | DaemonError::Peer(_)
             | DaemonError::Heads(_)
             | DaemonError::Engine(_)
             | DaemonError::Socket(_)
@@ -100,6 +106,9 @@ impl DaemonError {
         }
     }
 }
+
+/// How often other hosts are told what is needed of them: many times in what they wait for (`session::LEND`).
+const RENEW: Duration = Duration::from_secs(60 * 60);
 
 /// How long the end waits for the cache to be on disk: what is not is fetched again.
 const GOODBYE: Duration = Duration::from_secs(3);
@@ -113,7 +122,8 @@ pub fn run(config: &Config) -> Result<(), DaemonError> {
     let state = StateDir::open(&config.state)?;
     // Before all that takes long: what is wrong with it is told at once.
     let port = config.listen.as_ref().map(TlsListener::open).transpose()?;
-    let (engine, remote) = open_engine(&state, config)?;
+    let peers = Peers::open(&config.peers)?;
+    let (engine, remote) = open_engine(&state, config, &peers)?;
     let fleet = match remote {
         Some(remote) => {
             let nonce = engine.entropy().remote_name().0;
@@ -133,8 +143,11 @@ pub fn run(config: &Config) -> Result<(), DaemonError> {
         tracing::info!(dir = %dir.display(), "unmounted what a dead daemon had left");
     }
     let listener = listen(&config.socket)?;
+    let has_peers = !peers.is_empty();
+    let visits = Arc::new(Visits::open(Arc::clone(&engine), peers)?);
     let service =
         Service::new(Arc::clone(&engine), Arc::clone(&mounts), fleet.clone(), state.path().to_owned());
+    let service = service.with_visits(Arc::clone(&visits));
     if let Some(port) = &port {
         let address = port.address().map_err(DaemonError::Serve)?;
         tracing::info!(%address, "listening with TLS");
@@ -146,6 +159,9 @@ pub fn run(config: &Config) -> Result<(), DaemonError> {
     let expiry = expiry.map_err(DaemonError::Serve)?;
     if let Some(fleet) = &fleet {
         travel(fleet, config.publish_every).map_err(DaemonError::Serve)?;
+    }
+    if has_peers {
+        repeat("peers", RENEW, &visits, Visits::renew).map_err(DaemonError::Serve)?;
     }
 
     let mounted = config.mounts.iter().try_for_each(|wanted| mount(&engine, &mounts, wanted));
@@ -188,20 +204,27 @@ fn needs_remote(state: &Path) -> bool {
 pub(crate) fn open_engine(
     state: &StateDir,
     config: &Config,
+    peers: &Peers,
 ) -> Result<(Arc<Engine>, Option<Arc<ObjectRemote>>), DaemonError> {
     let disk = SysDisk::open(state.path()).map_err(cas::Error::io(state.path()))?;
     let disk: Arc<dyn Disk> = Arc::new(disk);
     let store = Store::open(Arc::clone(&disk))?;
-    let mut shared = None;
-    if let Some(address) = &config.remote {
-        let remote = Arc::new(ObjectRemote::open(address, std::env::vars_os())?);
+    let open = |address: &String| ObjectRemote::open(address, std::env::vars_os()).map(Arc::new);
+    let shared = config.remote.as_ref().map(open).transpose()?;
+    if shared.is_some() || !peers.is_empty() {
         let host = Fleet::host_of(&disk, || HostId(SystemEntropy.remote_name().0))?;
         let naming = Naming { host: RemoteName(host.0), fresh: Box::new(|| SystemEntropy.remote_name()) };
-        store.attach(Arc::clone(&remote) as Arc<dyn Remote>, naming, config.cache_bytes)?;
-        shared = Some(remote);
-    } else if needs_remote(state.path()) {
+        let remote = shared.clone().map(|remote| remote as Arc<dyn Remote>);
+        store.attach_all(remote, peers.for_store(), naming, config.cache_bytes)?;
+    }
+    if shared.is_none() && needs_remote(state.path()) {
         tracing::warn!(
             "sessions here may stand on what only the remote store has; without --remote that is an error to them"
+        );
+    }
+    if peers.is_empty() && !store.origins().is_empty() {
+        tracing::warn!(
+            "sessions here may stand on what only a peer has; without --peer that is an error to them"
         );
     }
     let boot = boot().map_err(DaemonError::Boot)?;
@@ -249,13 +272,18 @@ fn travel(fleet: &Arc<Fleet>, publish_every: Option<Duration>) -> io::Result<()>
     publish_every.map_or(Ok(()), |pause| repeat("publish", pause, fleet, Fleet::publish_all))
 }
 
-fn repeat(name: &str, pause: Duration, fleet: &Arc<Fleet>, work: fn(&Fleet)) -> io::Result<()> {
-    let fleet = Arc::downgrade(fleet);
+fn repeat<T: Send + Sync + 'static>(
+    name: &str,
+    pause: Duration,
+    of: &Arc<T>,
+    work: fn(&T),
+) -> io::Result<()> {
+    let of = Arc::downgrade(of);
     let thread = thread::Builder::new().name(name.to_owned()).spawn(move || {
-        while let Some(fleet) = fleet.upgrade() {
+        while let Some(of) = of.upgrade() {
             // A bug here is logged by the hook.
-            let _ = catch_unwind(AssertUnwindSafe(|| work(&fleet)));
-            drop(fleet);
+            let _ = catch_unwind(AssertUnwindSafe(|| work(&of)));
+            drop(of);
             thread::sleep(pause);
         }
     });

@@ -8,6 +8,7 @@ use serde_json::json;
 use crate::{
     config::{Config, LogFormat},
     daemon::{DaemonError, open_engine},
+    fleet::peers::Peers,
     serve::findings,
     session::CheckProgress,
     state_dir::StateDir,
@@ -16,7 +17,7 @@ use crate::{
 /// Checks the state, mends it if asked to, and prints what is wrong on stdout. True if nothing is left.
 pub fn check(config: &Config) -> Result<bool, DaemonError> {
     let state = StateDir::open(&config.state)?;
-    let (engine, _) = open_engine(&state, config)?;
+    let (engine, _) = open_engine(&state, config, &Peers::open(&config.peers)?)?;
     let mut shown = String::new();
     let checked = engine.check(config.repair, &mut |progress| tell(&mut shown, progress))?;
     if !shown.is_empty() {

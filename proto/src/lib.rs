@@ -35,3 +35,9 @@ pub const ID_BYTES_MAX: usize = 128;
 pub const PATH_BYTES_MAX: usize = 4096;
 /// The most entries of a profile that one fetch takes.
 pub const FETCH_ENTRIES_MAX: usize = 4096;
+/// The most objects that one host asks another one for at a time.
+pub const READ_OBJECTS_MAX: usize = 256;
+/// The most objects that it is told of which stand behind those.
+pub const FOLLOWING_MAX: usize = 512;
+/// The longest URI of a session.
+pub const URI_BYTES_MAX: usize = 1024;

@@ -13,7 +13,7 @@ use fsd::{
     session::{Engine, Name, New, ROOT},
 };
 use prost::Message;
-use proto::v1::{aether_server::Aether, *};
+use proto::v1::{aether_server::Aether, peer_server::Peer, *};
 use tokio::runtime::Runtime;
 use tokio_stream::{Stream, StreamExt};
 use tonic::{Code, Request, Response, Status};
@@ -131,6 +131,8 @@ async fn ask(service: &Service, method: u8, bytes: &[u8]) -> Result<(), Status> 
         27 => one!(expire),
         28 => one!(label),
         29 => many!(list_remote),
+        30 => many!(read),
+        31 => one!(open),
         _ => Ok(()),
     }
 }

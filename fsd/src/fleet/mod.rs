@@ -13,7 +13,10 @@ mod gc;
 pub mod heads;
 mod ledger;
 mod overview;
+pub mod peers;
 mod remote;
+pub mod uri;
+pub mod visits;
 mod watch;
 
 use std::{
@@ -344,20 +347,7 @@ impl Fleet {
     pub fn fork(&self, id: SessionId, names: &[Option<String>], notes: &Notes) -> Result<Vec<Arc<Session>>> {
         let head = self.head(id)?;
         self.discover(&head, &[head.root, head.origin])?;
-        let mut forks = Vec::with_capacity(names.len());
-        for name in names {
-            let made = self.engine.fork_of(id, (head.root, head.origin), name.clone(), notes.clone());
-            match made {
-                Ok(fork) => forks.push(fork),
-                Err(error) => {
-                    for fork in &forks {
-                        self.engine.discard(fork)?;
-                    }
-                    return Err(error.into());
-                }
-            }
-        }
-        Ok(forks)
+        Ok(self.engine.forks_of(id, (head.root, head.origin), names, notes)?)
     }
 
     /// Ends a session: here, and, if this host holds it, everywhere, of which the others hear soon. The caller made sure that it is not mounted.

@@ -75,6 +75,14 @@ impl Host {
 
     /// Lets go of a session that is only a look at another host's, once it is not mounted. For who holds `mounting`.
     pub(super) fn discard_look(&self, session: &Session) {
+        if let Some(visits) = self.visits.as_ref().filter(|visits| visits.seen_by(session).is_some()) {
+            if self.mounts_of(session).is_empty()
+                && let Err(error) = visits.discard(session)
+            {
+                tracing::warn!(session = %session.id(), %error, "a look at a peer's session stays");
+            }
+            return;
+        }
         let Some(fleet) = &self.fleet else { return };
         let is_look = fleet.standing(session).is_some_and(|standing| standing.follows.is_some());
         if is_look
@@ -86,8 +94,16 @@ impl Host {
     }
 
     pub(super) fn advance(&self, request: v1::AdvanceRequest) -> Answer<v1::AdvanceReply> {
-        let (fleet, dir) = (self.fleet()?, host_path(&request.dir)?);
+        let dir = host_path(&request.dir)?;
         let (_, session) = self.mount_on(&dir)?;
+        if let Some(uri) = self.seen_by(&session) {
+            let (visited, is_behind) = self.seen_next(&uri, &session)?;
+            if is_behind {
+                self.show_instead(&dir, &session, &self.look_on(&visited)?)?;
+            }
+            let published = visited.root.to_string();
+            return Ok(v1::AdvanceReply { session: uri.to_string(), published, advanced: is_behind });
+        }
         let no_follower = || {
             let message = format!(
                 "{} shows {}, which follows nothing: it is as it is now",
@@ -96,17 +112,23 @@ impl Host {
             );
             Status::failed_precondition(message)
         };
+        let fleet = self.fleet.as_deref().ok_or_else(no_follower)?;
         let (followed, is_behind) = fleet.followed(&session)?.ok_or_else(no_follower)?;
         let mut shown = Arc::clone(&session);
         if is_behind {
             shown = fleet.follow(followed)?;
-            let _mounting = self.mounting.lock();
-            let replaced = self.replace_look(&dir, &session, &shown);
-            [&session, &shown].into_iter().for_each(|one| self.discard_look(one));
-            replaced?;
+            self.show_instead(&dir, &session, &shown)?;
         }
         let published = shown.peek().base.to_string();
         Ok(v1::AdvanceReply { session: followed.to_string(), published, advanced: is_behind })
+    }
+
+    /// Mounts one look in the place of another, and lets go of the one that nobody sees then.
+    fn show_instead(&self, dir: &Path, old: &Arc<Session>, new: &Arc<Session>) -> Answer<()> {
+        let _mounting = self.mounting.lock();
+        let replaced = self.replace_look(dir, old, new);
+        [old, new].into_iter().for_each(|one| self.discard_look(one));
+        replaced
     }
 
     /// Mounts one look in the place of another, as that was mounted. For who holds `mounting`.
@@ -243,6 +265,10 @@ impl Host {
 
     /// What others may see of a session that is here, if it travels.
     pub(super) fn travel_of(&self, session: &Session) -> Option<v1::Travel> {
+        if let Some(uri) = self.seen_by(session) {
+            let published = session.peek().base.to_string();
+            return Some(v1::Travel { published, follows: uri.to_string(), ..v1::Travel::default() });
+        }
         let standing = self.fleet.as_ref()?.standing(session)?;
         let Standing { head, is_held, is_ahead, is_unsettled, taken, follows } = standing;
         if let Some(followed) = follows {

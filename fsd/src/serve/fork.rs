@@ -15,6 +15,7 @@ use super::{
     Answer, Host,
     convert::{Changes, session_info},
     request::label,
+    visits::Place,
 };
 use crate::{
     fuse::{MountError, MountOptions},
@@ -31,7 +32,11 @@ impl Host {
         }
         let (mount_dir, notes) = (self.mount_dir(&mount_dir)?, self.notes(notes)?);
         let names = fork_names(label(name)?, count);
-        let (forks, elapsed_us) = self.timed(|| self.forks_of(&session, &names, &notes))?;
+        let place = self.place_of_session(session)?;
+        let (forks, elapsed_us) = self.timed(|| match &place {
+            Place::Here(session, _) => self.forks_of(session, &names, &notes),
+            Place::There(uri) => self.forks_of_peer(uri, &names, &notes),
+        })?;
         match mount_dir {
             Some(dir) if count == 1 => self.mount_or_discard(&forks[0], &dir)?,
             Some(dir) => self.mount_each(&forks, &dir)?,

@@ -22,7 +22,7 @@ impl Service {
     }
 
     /// One answer.
-    async fn call<Q, T>(&self, request: Request<Q>, work: fn(&Host, Q) -> Answer<T>) -> Reply<T>
+    pub(super) async fn call<Q, T>(&self, request: Request<Q>, work: fn(&Host, Q) -> Answer<T>) -> Reply<T>
     where
         Q: Send + 'static,
         T: Send + 'static,
@@ -41,7 +41,7 @@ impl Service {
     }
 
     /// Many.
-    fn stream<Q, T>(
+    pub(super) fn stream<Q, T>(
         &self,
         request: Request<Q>,
         work: fn(&Host, Q, &Sink<T>) -> Answer<()>,

@@ -2,6 +2,7 @@
 
 use std::os::unix::ffi::OsStrExt;
 
+use cas::remote::PeerCounts;
 use proto::v1;
 
 use super::{Answer, Host, status::of_store};
@@ -24,6 +25,7 @@ impl Host {
             open_files: open_files(),
             backing_bytes: self.mounts.backing_bytes(),
             remote: self.remote_stats()?,
+            peers: self.peer_stats(),
             fuse_requests: requests.map(|(name, count)| (name.to_owned(), count)).collect(),
         })
     }
@@ -54,6 +56,19 @@ impl Host {
             cached_bytes: counts.cached_bytes,
             cache_bytes_max: counts.cache_bytes_max,
         }))
+    }
+
+    fn peer_stats(&self) -> Vec<v1::PeerStats> {
+        let counts = self.engine.store().peer_counts().into_iter();
+        let stats = |counts: PeerCounts| v1::PeerStats {
+            address: counts.address,
+            hits: counts.hits,
+            bytes: counts.bytes,
+            misses: counts.misses,
+            failures: counts.failures,
+            down: counts.down.unwrap_or_default(),
+        };
+        counts.map(stats).collect()
     }
 
     fn log_stats(&self) -> v1::LogStats {

@@ -22,6 +22,7 @@ mod health;
 mod issued;
 mod mounts;
 mod notes;
+mod peer;
 mod profile;
 mod progress;
 mod remote;
@@ -37,6 +38,7 @@ mod tls;
 mod tokens;
 mod trees;
 mod upkeep;
+mod visits;
 
 use std::{
     path::PathBuf,
@@ -52,7 +54,11 @@ pub use server::Server;
 pub use socket::{SocketError, listen};
 pub use tls::{ListenError, TlsListener};
 
-use crate::{fleet::Fleet, fuse::Mounts, session::Engine};
+use crate::{
+    fleet::{Fleet, visits::Visits},
+    fuse::Mounts,
+    session::Engine,
+};
 
 /// What a request is answered with.
 type Answer<T> = Result<T, tonic::Status>;
@@ -70,6 +76,8 @@ struct Host {
     mounts: Arc<Mounts>,
     /// Other hosts, if there is a store that they share.
     fleet: Option<Arc<Fleet>>,
+    /// Sessions of peers.
+    visits: Option<Arc<Visits>>,
     state_dir: PathBuf,
     started_us: u64,
     /// Held while a session is mounted, and while one is found to have no mount and discarded: before every other lock.
@@ -97,6 +105,7 @@ impl Service {
             engine,
             mounts,
             fleet,
+            visits: None,
             state_dir,
             started_us,
             mounting,
@@ -104,6 +113,11 @@ impl Service {
             certificate: Arc::default(),
             bounds,
         }))
+    }
+
+    /// The same, which opens sessions of peers as well.
+    pub fn with_visits(self, visits: Arc<Visits>) -> Service {
+        Service(Arc::new(Host { visits: Some(visits), ..Host::clone(&self.0) }))
     }
 }
 

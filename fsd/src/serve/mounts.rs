@@ -10,6 +10,7 @@ use super::{
     bounds::MOUNTS_MAX,
     convert::{file_io_choice, mount_info, transport_choice},
     request::host_path,
+    visits::Place,
 };
 use crate::{
     fuse::{MountError, MountInfo, MountOptions},
@@ -30,14 +31,16 @@ impl Host {
         let (transport, io) = (transport_choice(transport), file_io_choice(io));
         let options = MountOptions { read_only, allow_other, acl, no_xattrs, transport, io };
         // It may have to come from another host, for which nobody else is held up.
-        let found = match read_only {
-            true => self.session_to_follow(&session)?,
-            false => self.session_to_mount(&session, take_over)?,
+        let found = match self.place_of_session(session)? {
+            Place::There(uri) => self.look_at_peer(&uri, read_only)?,
+            Place::Here(session, _) if read_only => self.session_to_follow(&session)?,
+            Place::Here(session, _) => self.session_to_mount(&session, take_over)?,
         };
         let _mounting = self.mounting.lock();
         // Looked up under the lock: nobody discards it in between.
         let session = self.session(&found.id().to_string())?;
         match &self.fleet {
+            _ if read_only && self.seen_by(&session).is_some() => {}
             Some(fleet) if read_only => fleet.may_look_at(&session)?,
             _ if read_only => {}
             _ => self.check_open(&session)?,

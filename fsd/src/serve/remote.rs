@@ -11,8 +11,9 @@ use super::{
     request::InnerPath,
     status::{about, of_store},
     stream::Sink,
+    visits::Place,
 };
-use crate::session::{Error, Found, Result, State};
+use crate::session::{Error, Found, Result, State, Target};
 
 /// How often one call waits for an object: each wait brings it further.
 const FETCHES_MAX: u32 = 1024;
@@ -22,19 +23,45 @@ const FETCH_PATHS_MAX: usize = 4096;
 
 impl Host {
     pub(super) fn fetch(&self, request: v1::FetchRequest, sink: &Sink<v1::FetchEvent>) -> Answer<()> {
-        let v1::FetchRequest { id, paths, profile } = request;
-        if !paths.is_empty() && !profile.is_empty() {
+        let v1::FetchRequest { id, mut paths, profile } = request;
+        let has_profile = !profile.is_empty();
+        let id = match self.place(id)? {
+            Place::There(_) if has_profile => {
+                return Err(Status::invalid_argument(
+                    "of a peer's session all is fetched; fork it, and fetch the profile of the fork",
+                ));
+            }
+            Place::There(uri) if paths.is_empty() => return self.bring_from_peer(&uri, sink),
+            Place::There(_) => {
+                return Err(Status::invalid_argument(
+                    "of a peer's session all is fetched; fork it, and fetch paths of the fork",
+                ));
+            }
+            Place::Here(id, path) => {
+                paths.extend((!path.is_empty()).then_some(path));
+                id
+            }
+        };
+        if !paths.is_empty() && has_profile {
             return Err(Status::invalid_argument("paths or a profile, not both"));
         }
         if paths.len() > FETCH_PATHS_MAX {
             let message = format!("{} paths at a time are more than {FETCH_PATHS_MAX}", paths.len());
             return Err(Status::invalid_argument(message));
         }
-        let paths = if paths.is_empty() && profile.is_empty() { vec![Vec::new()] } else { paths };
+        let is_all = paths.is_empty() && !has_profile;
+        let paths = if is_all { vec![Vec::new()] } else { paths };
         let paths = paths.iter().map(|path| InnerPath::parse(path)).collect::<Answer<Vec<_>>>()?;
         let wanted = Wanted::all(profile)?;
         if !self.engine.store().has_remote() {
             return Err(of_store(cas::Error::NoRemote));
+        }
+        // What hangs on a peer is to be here when that is gone.
+        if is_all
+            && let Ok(Target::Session(session)) = self.session_first(&id)
+            && self.make_whole(&session, sink)?
+        {
+            return Ok(());
         }
         let (done, elapsed_us) = self.timed(|| {
             let mut fetching = Fetching {

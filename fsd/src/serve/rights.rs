@@ -36,6 +36,7 @@ pub(super) fn need(path: &str) -> Option<Need> {
             "CreateToken" | "ListTokens" | "RevokeToken" => Socket,
             _ => return None,
         }),
+        ("aether.v1.Peer", "Read" | "Open") => Some(Of(Read)),
         _ => None,
     }
 }
@@ -58,7 +59,7 @@ mod tests {
                 }
             }
         }
-        assert!(paths.len() >= 28, "{paths:?}");
+        assert!(paths.len() >= 30, "{paths:?}");
         for path in paths {
             assert!(need(&path).is_some(), "{path} has no entry in serve/rights.rs");
         }

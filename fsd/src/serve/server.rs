@@ -3,7 +3,7 @@
 use std::{io, os::unix::net::UnixListener, sync::Arc, time::Duration};
 
 use futures::future::join_all;
-use proto::v1::aether_server::AetherServer;
+use proto::v1::{aether_server::AetherServer, peer_server::PeerServer};
 use tokio::{
     runtime::{Builder, Runtime},
     select,
@@ -146,10 +146,11 @@ fn with_services<L: Clone>(
     service: &Service,
     health: HealthServer<impl Health>,
 ) -> Router<L> {
+    let peer = PeerServer::new(service.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX);
     let service = AetherServer::new(service.clone())
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
-    server.add_service(service).add_service(health)
+    server.add_service(service).add_service(peer).add_service(health)
 }
 
 /// Comes when the server is to stop.

@@ -6,7 +6,7 @@ use cas::remote::Failure;
 use tonic::{Code, Status};
 
 use crate::{
-    fleet::{FleetError, heads::HeadError},
+    fleet::{FleetError, heads::HeadError, visits::VisitError},
     fuse::MountError,
     session::Error,
 };
@@ -40,6 +40,27 @@ pub(super) fn of_store(error: cas::Error) -> Status {
 impl From<FleetError> for Status {
     fn from(error: FleetError) -> Status {
         Status::new(fleet_code(&error), error.to_string())
+    }
+}
+
+impl From<VisitError> for Status {
+    fn from(error: VisitError) -> Status {
+        let code = match &error {
+            VisitError::NoPeer(_) => Code::FailedPrecondition,
+            VisitError::Malformed(_) => Code::DataLoss,
+            VisitError::Peer(failure) => failure_code(failure),
+            VisitError::Engine(error) => session_code(error),
+        };
+        Status::new(code, error.to_string())
+    }
+}
+
+fn failure_code(failure: &Failure) -> Code {
+    match failure {
+        Failure::Unreachable { .. } => Code::Unavailable,
+        Failure::Failed { .. } => Code::DataLoss,
+        Failure::NotFound(_) => Code::NotFound,
+        Failure::Refused { .. } => Code::FailedPrecondition,
     }
 }
 
@@ -97,12 +118,9 @@ fn store_code(error: &cas::Error) -> Code {
         | cas::Error::Missing(_)
         | cas::Error::Foreign { .. }
         | cas::Error::Doubt { .. } => Code::DataLoss,
-        cas::Error::Remote(Failure::Unreachable { .. })
-        | cas::Error::Absent { .. }
-        | cas::Error::Condemned(_) => Code::Unavailable,
-        cas::Error::Remote(Failure::Failed { .. }) => Code::DataLoss,
-        cas::Error::Remote(Failure::NotFound(_)) => Code::NotFound,
-        cas::Error::Remote(Failure::Refused { .. }) | cas::Error::NoRemote => Code::FailedPrecondition,
+        cas::Error::Remote(failure) => failure_code(failure),
+        cas::Error::Absent { .. } | cas::Error::Condemned(_) => Code::Unavailable,
+        cas::Error::NoRemote => Code::FailedPrecondition,
         cas::Error::Fetch(error) => store_code(error),
         // Nobody who waits for the answer of a service is told this.
         cas::Error::Database { .. } | cas::Error::NotNow => Code::Internal,

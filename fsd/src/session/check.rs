@@ -195,6 +195,7 @@ impl Engine {
             let state = session.peek();
             let trees: BTreeSet<SnapshotId> = [state.base, session.meta.origin].into();
             uses.extend(trees.into_iter().map(|id| Use::Snapshot(id, format!("{}:/", session.id()))));
+            uses.push(Use::Hanging(self.store().hangs(state.base)));
             for (&ino, inode) in &state.inodes {
                 let name = format!("{}:{INODE}{ino}", session.id());
                 match &inode.body {

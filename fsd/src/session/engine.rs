@@ -24,6 +24,7 @@ use super::{
     Boot, Clock, Difference, Entropy, Error, Limits, Result, SessionId, Side, diff,
     durability::Durability,
     inode::{BaseDir, Body, ROOT, XattrSet},
+    lent::Lent,
     live::{Session, Shared},
     log::Purpose,
     notes::Notes,
@@ -66,6 +67,7 @@ pub struct Engine {
     naming: Mutex<()>,
     /// Snapshots on their way to the remote store, which nothing else may refer to.
     publishing: Mutex<Vec<SnapshotId>>,
+    lent: Lent,
 }
 
 /// A snapshot that stays as long as this is there.
@@ -132,7 +134,8 @@ impl Engine {
             sessions.insert(Arc::new(session));
         }
         let (sessions, naming, publishing) = (RwLock::new(sessions), Mutex::new(()), Mutex::default());
-        let engine = Engine { shared, entropy, empty, sessions, naming, publishing };
+        let lent = Lent::open(Arc::clone(&shared.disk))?;
+        let engine = Engine { shared, entropy, empty, sessions, naming, publishing, lent };
         if set_aside {
             // The place of the cut is seen once, now. What it means for sums has to be in the log.
             engine.sessions().iter().try_for_each(|session| session.write_anchor())?;
@@ -175,7 +178,8 @@ impl Engine {
         let store = self.shared.store.fetching();
         match store.discover(id) {
             // It was never published, and is here.
-            Err(cas::Error::UnknownSnapshot(_)) if id == self.empty || store.keeps(id)? => {}
+            Err(cas::Error::UnknownSnapshot(_))
+                if id == self.empty || store.keeps(id)? || store.hangs(id) => {}
             discovered => drop(discovered?),
         }
         let snapshot = store.snapshot(id)?;
@@ -250,6 +254,27 @@ impl Engine {
         let (id, created) = (self.entropy.session_id(), self.shared.clock.now());
         let meta = Meta { id, name, parent: Some(parent), origin, depth: 1, created };
         self.open_tree(meta, notes, root, |meta| self.check_name(meta.name.as_deref()))
+    }
+
+    /// [`Engine::fork_of`], one for each name, or none.
+    pub fn forks_of(
+        &self,
+        parent: SessionId,
+        tree: (SnapshotId, SnapshotId),
+        names: &[Option<String>],
+        notes: &Notes,
+    ) -> Result<Vec<Arc<Session>>> {
+        let mut forks = Vec::with_capacity(names.len());
+        for name in names {
+            match self.fork_of(parent, tree, name.clone(), notes.clone()) {
+                Ok(fork) => forks.push(fork),
+                Err(error) => {
+                    forks.iter().try_for_each(|fork| self.discard(fork))?;
+                    return Err(error);
+                }
+            }
+        }
+        Ok(forks)
     }
 
     /// The session of a whole ID, if it is here.
@@ -442,6 +467,11 @@ impl Engine {
         Ok(Publishing { snapshot, engine: self })
     }
 
+    /// Snapshots that stay here for other hosts.
+    pub fn lent(&self) -> &Lent {
+        &self.lent
+    }
+
     /// Imports a directory as a snapshot and keeps it.
     pub fn import(
         &self,
@@ -495,10 +525,15 @@ impl Engine {
         let mut roots = Roots::default();
         roots.snapshots.push(self.empty);
         roots.snapshots.extend(self.publishing.lock().iter());
-        let mut remembered = HashSet::new();
+        roots.snapshots.extend(self.lent.snapshots(self.shared.clock.now().secs));
+        let (mut remembered, mut hanging) = (HashSet::new(), Box::<Roots>::default());
         for session in self.sessions() {
             let state = session.peek();
             remembered.extend(session.known.dirs());
+            let roots = match self.shared.store.hangs(state.base) {
+                true => &mut *hanging,
+                false => &mut roots,
+            };
             roots.snapshots.extend([state.base, session.meta.origin]);
             for inode in state.inodes.values() {
                 match &inode.body {
@@ -512,6 +547,7 @@ impl Engine {
             }
         }
         roots.dir_objects = remembered.into_iter().collect();
+        roots.hanging = Some(hanging);
         roots
     }
 

@@ -64,6 +64,8 @@ impl Session {
         let mut writing = Writing::new(store, &cut)?;
         let root = writing.run(progress)?;
         let (snapshot, sealed, written) = writing.finish(root)?;
+        // Before anything stands on it: what it has of an older one may not be here.
+        store.hang_like(cut.base, snapshot)?;
         let moved = sealed.places(store, &cut)?;
 
         let mut state = self.state.write();
