@@ -245,6 +245,9 @@ fn fetch_names_paths_and_says_what_came() {
     assert!(out.stdout.is_empty() && String::from_utf8_lossy(&out.stderr).contains("3 chunks fetched"));
     assert!(daemon.asked().contains(&format!("paths: {:?}", [b"src", b"a b"])), "{}", daemon.asked());
     assert_eq!(daemon.document(&["fetch", "work"])["chunks_fetched"], 3);
+    assert_eq!(daemon.says(&["fetch", "work"]), "");
+    assert_eq!(daemon.document(&["fetch", "work"])["snapshot"], json!(null));
+    assert_eq!(daemon.says(&["fetch", "aether://near:7440/work"]), format!("{SNAPSHOT}\n"));
 }
 
 #[test]
@@ -438,6 +441,20 @@ fn seal_discard_gc_fsck_and_stats() {
     assert_eq!(daemon.document(&["fsck", "--repair"])["clean"], true);
     assert!(daemon.says(&["stats"]).contains("fuse lookup"));
     assert_eq!(daemon.document(&["stats"])["fuse_requests"], json!({"read": 9, "lookup": 8}));
+    let said = daemon.says(&["stats"]);
+    assert!(
+        said.contains("peer https://near:7440") && said.contains("left alone for a while: no answer"),
+        "{said}"
+    );
+    let peer = json!({
+        "address": "https://near:7440",
+        "hits": 5,
+        "bytes": 4096,
+        "misses": 1,
+        "failures": 2,
+        "down": "no answer",
+    });
+    assert_eq!(daemon.document(&["stats"])["peers"], json!([peer]));
 }
 
 #[test]

@@ -9,7 +9,7 @@ use crate::context::Context;
 use crate::failure::Failure;
 use crate::host;
 
-/// Move a read-only mount of another host's session forward, to what is published of it now
+/// Move a read-only mount of another host's session forward, to what is published of it now; of a peer's, to what it is now
 ///
 /// Prints the snapshot that is seen then, which may be the one that was seen before. Refused while programs have files open in the mount.
 #[derive(clap::Args)]

@@ -24,16 +24,19 @@ const REQUEST_BYTES: usize = 2 << 20;
 /// What an entry or a range takes in a request, beside its path.
 const NUMBERS_BYTES: usize = 24;
 
-/// Bring files to this host that only the remote store has
+/// Bring files to this host that only the remote store or a peer has
 ///
 /// Reading does that by itself, when it comes to them; this is for who wants to be through with it before. What was fetched stays, as long as
 /// the cache has room for it (aetherfsd --cache-size).
+///
+/// Of a peer's session, by its URI, all comes here that it is now, and stays: a snapshot that is listed, and whose ID is printed. So does all that a session stands on which
+/// was made from a peer's, if no path is given.
 #[derive(clap::Args)]
 #[command(
-    after_help = "Examples:\n  aetherctl fetch work                            all of it\n  aetherctl fetch work src Makefile               a directory and a file\n  aetherctl fetch work --profile build.profile    what a build elsewhere has read\n  aetherctl fetch work --profile nightly          what was read of another session of this host"
+    after_help = "Examples:\n  aetherctl fetch work                            all of it\n  aetherctl fetch work src Makefile               a directory and a file\n  aetherctl fetch work --profile build.profile    what a build elsewhere has read\n  aetherctl fetch work --profile nightly          what was read of another session of this host\n  aetherctl fetch aether://build7.example:7440/ses_0123456789abcdef"
 )]
 pub(crate) struct Args {
-    /// A session or snapshot: an ID, a prefix of one, or a name
+    /// A session or snapshot: an ID, a prefix of one, or a name; or a URI of a peer's session
     id: String,
     /// Files and directories in it, from its root [default: all]
     #[arg(value_name = "PATH")]
@@ -125,6 +128,8 @@ async fn fetch(
                 all.chunks_here += done.chunks_here;
                 all.chunks_fetched += done.chunks_fetched;
                 all.missing += done.missing;
+                // Of a URI, which is one request.
+                all.snapshot = done.snapshot;
                 all.elapsed_us += done.elapsed_us;
                 return Ok(());
             }
@@ -141,11 +146,24 @@ fn print(context: &mut Context, done: &FetchDone, is_profile: bool) -> Result<()
             "chunks_here": done.chunks_here,
             "chunks_fetched": done.chunks_fetched,
             "elapsed_us": done.elapsed_us,
+            "snapshot": if done.snapshot.is_empty() { None } else { Some(&done.snapshot) },
         });
         if is_profile {
             document["missing"] = json!(done.missing);
         }
         return context.document(&document);
+    }
+    if !done.snapshot.is_empty() {
+        context.line(&done.snapshot)?;
+        eprintln!(
+            "{} files, {}; {} objects fetched, {} were here, {}; all of it is on this host and stays",
+            done.files,
+            size(done.bytes),
+            done.chunks_fetched,
+            done.chunks_here,
+            duration(done.elapsed_us)
+        );
+        return Ok(());
     }
     let missing = match done.missing {
         0 => String::new(),

@@ -14,13 +14,16 @@ use crate::{host, json};
 ///
 /// The session may be mounted and written meanwhile: a fork holds every call that completed before it. All forks of one
 /// command are made at the same point. Labels and the time to expire are the session's own: a fork has those that it is given here.
+///
+/// A session of another daemon is forked by its URI, if that is among this one's peers (aetherfsd --peer): what is touched of it is fetched from there.
 #[derive(clap::Args)]
 #[command(
     after_help = "Examples:\n  aetherctl fork ses_0123456789abcdef\n  aetherctl fork work --count 30 --name try\n  \
-                        aetherctl fork work --count 3 --mount /mnt/forks --expires 12h --label try=1"
+                        aetherctl fork work --count 3 --mount /mnt/forks --expires 12h --label try=1\n  \
+                        aetherctl fork aether://build7.example:7440/ses_0123456789abcdef"
 )]
 pub(crate) struct Args {
-    /// An ID, a prefix of one, or a name
+    /// An ID, a prefix of one, or a name; or a URI: aether://HOST:PORT/SESSION[@SNAPSHOT]
     session: String,
     /// How many
     #[arg(long, value_name = "N", default_value_t = 1,

@@ -13,13 +13,14 @@ use crate::{host, json};
 ///
 /// Moves no bytes: what is read is fetched then. The mount lasts until it is unmounted or the daemon ends.
 ///
-/// A session that another host has published and given away (`aetherctl handoff`) is mounted by its whole ID, and is this host's from then on.
+/// A session that another host has published and given away (`aetherctl handoff`) is mounted by its whole ID, and is this host's from then on. One of another daemon, among this one's
+/// peers (aetherfsd --peer), is looked at by its URI, with --read-only.
 #[derive(clap::Args)]
 #[command(
-    after_help = "Examples:\n  aetherctl mount work /mnt/work\n  aetherctl mount ses_01234567 ./look --read-only\n  aetherctl mount work /srv/work --allow-other --acl\n  aetherctl mount work /mnt/work --transport dev-fuse\n  aetherctl mount work /mnt/build --no-xattrs\n  aetherctl mount models /mnt/models --read-only --io passthrough\n  aetherctl mount ses_0123456789abcdef /mnt/work     (of another host that has handed it off)\n  aetherctl mount ses_0123456789abcdef /mnt/work --take-over\n  aetherctl mount ses_0123456789abcdef /mnt/look --read-only     (what another host has published)"
+    after_help = "Examples:\n  aetherctl mount work /mnt/work\n  aetherctl mount ses_01234567 ./look --read-only\n  aetherctl mount work /srv/work --allow-other --acl\n  aetherctl mount work /mnt/work --transport dev-fuse\n  aetherctl mount work /mnt/build --no-xattrs\n  aetherctl mount models /mnt/models --read-only --io passthrough\n  aetherctl mount ses_0123456789abcdef /mnt/work     (of another host that has handed it off)\n  aetherctl mount ses_0123456789abcdef /mnt/work --take-over\n  aetherctl mount ses_0123456789abcdef /mnt/look --read-only     (what another host has published)\n  aetherctl mount aether://build7.example:7440/ses_0123456789abcdef /mnt/look --read-only"
 )]
 pub(crate) struct Args {
-    /// An ID, a prefix of one, or a name
+    /// An ID, a prefix of one, or a name; or a URI: aether://HOST:PORT/SESSION[@SNAPSHOT]
     session: String,
     /// An existing directory
     dir: PathBuf,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use proto::v1::{StatsReply, StatsRequest};
+use proto::v1::{PeerStats, StatsReply, StatsRequest};
 use serde_json::{Value, json};
 
 use crate::context::Context;
@@ -66,10 +66,32 @@ fn document(stats: &StatsReply) -> Value {
             "cached_bytes": remote.cached_bytes,
             "cache_bytes_max": remote.cache_bytes_max,
         })),
+        "peers": stats.peers.iter().map(peer).collect::<Vec<_>>(),
         "fuse_requests": stats.fuse_requests,
     });
     json::put_bytes(&mut object, "state_dir", &stats.state_dir);
     object
+}
+
+fn peer(peer: &PeerStats) -> Value {
+    json!({
+        "address": peer.address,
+        "hits": peer.hits,
+        "bytes": peer.bytes,
+        "misses": peer.misses,
+        "failures": peer.failures,
+        "down": if peer.down.is_empty() { Value::Null } else { peer.down.clone().into() },
+    })
+}
+
+fn peer_rows(peer: &PeerStats) -> Vec<(String, String)> {
+    let came = format!("{} objects, {}", peer.hits, size(peer.bytes));
+    let not = format!("{} not there, {} failed", peer.misses, peer.failures);
+    let mut rows = vec![(format!("peer {}", peer.address), format!("{came}; {not}"))];
+    if !peer.down.is_empty() {
+        rows.push((String::new(), format!("left alone for a while: {}", peer.down)));
+    }
+    rows
 }
 
 fn rows(stats: &StatsReply) -> Vec<(String, String)> {
@@ -111,6 +133,7 @@ fn rows(stats: &StatsReply) -> Vec<(String, String)> {
         let latency = format!("p50 {}, p99 {}", duration(remote.p50_us), duration(remote.p99_us));
         rows.push(("fetch latency".to_string(), latency));
     }
+    rows.extend(stats.peers.iter().flat_map(peer_rows));
     let requests: BTreeMap<_, _> = stats.fuse_requests.iter().collect();
     rows.extend(
         requests.into_iter().map(|(operation, count)| (format!("fuse {operation}"), count.to_string())),

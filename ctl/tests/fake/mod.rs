@@ -341,10 +341,12 @@ impl Aether for Fake {
     }
 
     async fn fetch(&self, request: Request<FetchRequest>) -> Reply<Self::FetchStream> {
+        let is_uri = request.get_ref().id.starts_with("aether://");
         let request = self.note(request);
         // Of a profile, every file that has a dot in its name is missing.
         let missing = request.profile.iter().filter(|entry| entry.path.contains(&b'.')).count() as u64;
-        let done = FetchDone { files: 2, chunks_fetched: 3, missing, ..FetchDone::default() };
+        let snapshot = if is_uri { SNAPSHOT.to_string() } else { String::new() };
+        let done = FetchDone { files: 2, chunks_fetched: 3, missing, snapshot, ..FetchDone::default() };
         stream(vec![FetchEvent { event: Some(fetch_event::Event::Done(done)) }])
     }
 
@@ -533,6 +535,14 @@ impl Aether for Fake {
             version: "1".to_string(),
             pid: 77,
             fuse_requests,
+            peers: vec![PeerStats {
+                address: "https://near:7440".to_string(),
+                hits: 5,
+                bytes: 4096,
+                misses: 1,
+                failures: 2,
+                down: "no answer".to_string(),
+            }],
             ..StatsReply::default()
         }))
     }
