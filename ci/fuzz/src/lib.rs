@@ -6,6 +6,7 @@ pub mod grpc;
 pub mod log;
 pub mod objects;
 pub mod pack;
+pub mod peer;
 pub mod remote;
 pub mod seeds;
 pub mod text;
@@ -15,10 +16,11 @@ pub mod world;
 pub type Target = fn(&[u8]);
 
 /// All targets by name.
-pub const TARGETS: [(&str, Target); 7] = [
+pub const TARGETS: [(&str, Target); 8] = [
     ("objects", objects::run),
     ("pack", pack::run),
     ("remote", remote::run),
+    ("peer", peer::run),
     ("log", log::run),
     ("fuse", fuse::run),
     ("grpc", grpc::run),

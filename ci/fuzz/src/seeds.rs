@@ -27,6 +27,7 @@ pub fn of(target: &str) -> Vec<Vec<u8>> {
         "objects" => objects(),
         "pack" => packs(),
         "remote" => published(),
+        "peer" => peers(),
         "log" => logs(),
         "fuse" => super::fuse::seeds(),
         "grpc" => requests(),
@@ -97,6 +98,42 @@ fn publish() -> (Base, SimRemote) {
             return (base, remote);
         }
     }
+}
+
+/// An answer of a peer, lists of what hangs on some, URIs.
+fn peers() -> Vec<Vec<u8>> {
+    use super::peer::{CONTENT, wanted};
+    let object = |nth, absent, len: usize, bytes: &[u8]| {
+        read_reply::Part::Object(ObjectPart { nth, absent, len: len as u32, bytes: bytes.to_vec() })
+    };
+    let [(kind, digest), ..] = wanted();
+    let name = Some(ObjectName { kind: kind as u32, digest: digest.0.to_vec() });
+    let following = Following { objects: vec![FollowingObject { name, len: 22 }; 3] };
+    let parts = [
+        object(0, false, CONTENT.len(), &CONTENT[..10]),
+        object(0, false, CONTENT.len(), &CONTENT[10..]),
+        object(1, true, 0, b""),
+        object(2, false, 0, b""),
+        read_reply::Part::Following(following),
+    ];
+    let message = |part| {
+        let bytes = ReadReply { part: Some(part) }.encode_to_vec();
+        [&(bytes.len() as u16).to_le_bytes()[..], &bytes].concat()
+    };
+    let answer: Vec<u8> = parts.into_iter().flat_map(message).collect();
+    let mut list = b"hAFhg\x01\0\0\0\x02\0\0\0".to_vec();
+    for nth in [1_u8, 2] {
+        list.extend([nth; 64]);
+        list.extend(b"\x03\0abc");
+    }
+    let uris = [
+        "uaether://build7.example:7420/ses_04hmasw9nf6yy093",
+        "uaether:///work@snp_wm6qjzn9gkej7byaze8h45t16gfs10y3cevt7fjqk7vkx0k0x8bg/",
+        "uaether://[::1]/ses_04hmasw9nf6yy093/a%20b/%FF%FE",
+    ];
+    let mut seeds = vec![[b"a", &answer[..]].concat(), list, b"hAFhg\x01\0\0\0\0\0\0\0".to_vec()];
+    seeds.extend(uris.map(|uri| uri.as_bytes().to_vec()));
+    seeds
 }
 
 /// What a publish of the base leaves in the remote store, without the checksums, and a head of each kind.
@@ -298,7 +335,16 @@ fn requests() -> Vec<Vec<u8>> {
         (27, ExpireRequest { session: text("s"), after_s: 3600 }.encode_to_vec()),
         (28, LabelRequest { session: text("s"), set: labels(), remove: vec![text("k")] }.encode_to_vec()),
         (5, ListRequest { labels: vec![filter] }.encode_to_vec()),
-        (28, Vec::new()),
+        (29, Vec::new()),
+        (
+            30,
+            ReadRequest {
+                objects: vec![ObjectName { kind: 1, digest: Digest::of(b"").0.to_vec() }; 2],
+                following_max: 8,
+            }
+            .encode_to_vec(),
+        ),
+        (31, OpenRequest { session: text("s"), snapshot: String::new() }.encode_to_vec()),
     ];
     let framed = all.map(|(method, message)| [&[method, message.len() as u8, 0][..], &message].concat());
     let everything = framed.concat();
