@@ -110,6 +110,11 @@ fn what_the_remote_store_has() {
 }
 
 #[test]
+fn what_a_peer_answers() {
+    replay("peer", 100_000);
+}
+
+#[test]
 fn logs() {
     replay("log", 10_000);
 }

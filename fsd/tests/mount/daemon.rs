@@ -63,11 +63,13 @@ struct How {
     publishes: bool,
     /// Ahead of scans.
     reads_ahead: bool,
+    /// Further arguments.
+    args: Vec<String>,
 }
 
 impl Default for How {
     fn default() -> How {
-        How { umask: "022", user: None, remote: None, publishes: false, reads_ahead: true }
+        How { umask: "022", user: None, remote: None, publishes: false, reads_ahead: true, args: Vec::new() }
     }
 }
 
@@ -81,6 +83,12 @@ impl Daemon {
     pub(crate) fn start_on(remote: &Path) -> Option<Daemon> {
         let remote = Some(format!("file://{}", remote.display()));
         Daemon::start_for(How { remote, ..How::default() })
+    }
+
+    /// The same with arguments of its own, and such a folder if there is one.
+    pub(crate) fn start_with_args(remote: Option<&Path>, args: Vec<String>) -> Option<Daemon> {
+        let remote = remote.map(|remote| format!("file://{}", remote.display()));
+        Daemon::start_for(How { remote, args, ..How::default() })
     }
 
     /// The same, which publishes by itself.
@@ -454,6 +462,7 @@ fn spawn(dir: &Path, how: &How, runtime: &Runtime) -> (Child, Client, mpsc::Send
     if how.publishes {
         command.args(["--publish-every", "1"]);
     }
+    command.args(&how.args);
     let child = command
         .arg("--state")
         .arg(dir.join("state"))

@@ -22,6 +22,7 @@ mod mounting;
 mod names;
 mod open_flags;
 mod passthrough;
+mod peers;
 mod private;
 mod profiles;
 mod random;

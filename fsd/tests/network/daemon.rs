@@ -15,7 +15,7 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use proto::v1::{aether_client::AetherClient, *};
+use proto::v1::{aether_client::AetherClient, peer_client::PeerClient, *};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use tonic::{
@@ -236,6 +236,30 @@ pub(crate) struct Caller<'a> {
 impl Caller<'_> {
     fn client(&self) -> Client {
         AetherClient::with_interceptor(self.channel.clone(), Show(self.token.clone()))
+    }
+
+    /// What a session is now, for another host; or what it was at a snapshot.
+    pub(crate) fn open(&self, session: &str, snapshot: &str) -> Result<OpenReply, Status> {
+        let mut client = PeerClient::with_interceptor(self.channel.clone(), Show(self.token.clone()));
+        let request = OpenRequest { session: session.into(), snapshot: snapshot.into() };
+        self.runtime.block_on(client.open(request)).map(Response::into_inner)
+    }
+
+    /// Objects, for another host.
+    pub(crate) fn read(
+        &self,
+        objects: Vec<ObjectName>,
+        following_max: u32,
+    ) -> Result<Vec<ReadReply>, Status> {
+        let mut client = PeerClient::with_interceptor(self.channel.clone(), Show(self.token.clone()));
+        self.runtime.block_on(async {
+            let mut stream = client.read(ReadRequest { objects, following_max }).await?.into_inner();
+            let mut all = Vec::new();
+            while let Some(one) = stream.message().await? {
+                all.push(one);
+            }
+            Ok(all)
+        })
     }
 
     /// One answer.

@@ -377,3 +377,56 @@ fn what_keeps_the_daemon_off_the_network_is_named() {
     let output = aetherfsd(&path("state")).args(["--listen", any]).output().unwrap();
     assert!(String::from_utf8(output.stderr).unwrap().contains("--tls-cert is missing"));
 }
+
+#[test]
+fn what_a_host_is_to_others_needs_a_token_that_reads() {
+    let daemon = Daemon::start();
+    let snapshot = import(&daemon, "content");
+    let (one, other) =
+        (daemon.owner().create(&snapshot, "one").unwrap(), daemon.owner().create("", "other").unwrap());
+    let name = |kind: u32, bytes: &[u8]| ObjectName { kind, digest: cas::Digest::of(bytes).0.to_vec() };
+    let content = || vec![name(1, b"content")];
+    let nobody = daemon.stranger(None);
+    refused(nobody.open(&one, ""), Code::Unauthenticated, "aetherctl token create");
+    refused(nobody.read(content(), 0), Code::Unauthenticated, "aetherctl token create");
+    let write = daemon.token(&[Right::Write, Right::Fork, Right::Manage], &[], HOUR_MS).0;
+    refused(daemon.holder(&write).open(&one, ""), Code::PermissionDenied, "needs a token that allows read");
+    refused(
+        daemon.holder(&write).read(content(), 0),
+        Code::PermissionDenied,
+        "needs a token that allows read",
+    );
+
+    // One for one session opens that one, and reads whatever it can name.
+    let read = daemon.token(&[Right::Read], &[&one], HOUR_MS).0;
+    let read = daemon.holder(&read);
+    refused(read.open(&other, ""), Code::PermissionDenied, "it holds for other sessions");
+    refused(read.open("ses_0000000000000001", ""), Code::PermissionDenied, "it holds for other sessions");
+    let opened = read.open("one", "").unwrap();
+    assert_eq!((&opened.snapshot, &opened.origin), (&snapshot, &snapshot));
+    assert!(opened.session.unwrap().id == one && opened.stays_ms > 6 * 24 * HOUR_MS);
+    assert_eq!(read.open(&one, &snapshot).unwrap().snapshot, snapshot);
+    let parts = read.read(vec![name(1, b"nowhere"), name(1, b"content")], 10).unwrap();
+    let part = |nth, absent, bytes: &[u8]| {
+        let (len, bytes) = (bytes.len() as u32, bytes.to_vec());
+        Some(read_reply::Part::Object(ObjectPart { nth, absent, len, bytes }))
+    };
+    assert_eq!(
+        (parts.len(), &parts[0].part, &parts[1].part),
+        (3, &part(0, true, b""), &part(1, false, b"content"))
+    );
+
+    refused(read.read(Vec::new(), 0), Code::InvalidArgument, "1 to 256");
+    refused(read.read(vec![name(1, b"x"); 257], 0), Code::InvalidArgument, "1 to 256");
+    refused(read.read(content(), 513), Code::InvalidArgument, "512");
+    refused(read.read(vec![name(7, b"x")], 0), Code::InvalidArgument, "32 bytes");
+    let short = ObjectName { kind: 1, digest: vec![0; 31] };
+    refused(read.read(vec![short], 0), Code::InvalidArgument, "32 bytes");
+    refused(read.open(&one, "snp_0"), Code::InvalidArgument, "no whole snapshot ID");
+    let nothing = "snp_0000000000000000000000000000000000000000000000000000";
+    refused(read.open(&one, nothing), Code::NotFound, nothing);
+    // What was opened stays, and can be asked for again, when the session is gone.
+    assert_eq!(daemon.owner().discard(&one).unwrap().code, 0);
+    assert_eq!(read.open(&one, &snapshot).unwrap().snapshot, snapshot);
+    refused(read.open(&one, ""), Code::PermissionDenied, "it holds for other sessions");
+}
