@@ -11,7 +11,7 @@ mod early;
 mod together;
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque, hash_map::Entry},
+    collections::{HashMap, HashSet, VecDeque},
     fmt,
     ops::Range,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -228,8 +228,7 @@ impl Fetcher {
     pub fn fetch(&self, kind: ObjectKind, digest: Digest) -> Ticket {
         let (flight, is_new) = self.shared.begin_flight((PackKind::of(kind), digest));
         if is_new {
-            self.shared.state.lock().wanted.push_back(Job::Locate(kind, digest));
-            self.shared.work.notify_one();
+            self.shared.enqueue(kind, digest);
         }
         Ticket(flight)
     }
@@ -326,6 +325,12 @@ impl Shared {
         }
     }
 
+    /// Has an object looked for by one of the threads.
+    fn enqueue(&self, kind: ObjectKind, digest: Digest) {
+        self.state.lock().wanted.push_back(Job::Locate(kind, digest));
+        self.work.notify_one();
+    }
+
     /// Finds out where an object is, and has its frame fetched.
     fn locate(&self, kind: ObjectKind, digest: Digest, unpacker: &mut Unpacker) {
         let key = (PackKind::of(kind), digest);
@@ -352,21 +357,7 @@ impl Shared {
         let first = Frames { layer, pack, range: frame..frame + 1 };
         let name = first.name();
         let mut state = self.state.lock();
-        let State { wanted, frames, ahead, .. } = &mut *state;
-        let is_new = match frames.entry((name, frame)) {
-            Entry::Occupied(mut waiting) => {
-                waiting.get_mut().push(key);
-                // Now somebody waits for it: it is no longer behind what somebody waits for.
-                let queued =
-                    ahead.iter().position(|queued| queued.name() == name && queued.range.contains(&frame));
-                wanted.extend(queued.and_then(|nth| ahead.remove(nth)).map(Job::Fetch));
-                false
-            }
-            Entry::Vacant(place) => {
-                place.insert(vec![key]);
-                true
-            }
-        };
+        let is_new = !state.joins((name, frame), key);
         if is_new {
             let position = first.layer.position(place);
             let streams = state.streams(&first.layer, pack);
@@ -474,7 +465,6 @@ impl Arrivals for Shared {
     }
 
     fn again(&self, (kind, digest): Name) {
-        self.state.lock().wanted.push_back(Job::Locate(kind, digest));
-        self.work.notify_one();
+        self.enqueue(kind, digest);
     }
 }

@@ -114,6 +114,11 @@ impl Near {
         Near { hosts: peers.into_iter().map(host).collect(), is_alone, has, state: Mutex::default() }
     }
 
+    /// Whether there is anybody to ask.
+    pub(crate) fn has_hosts(&self) -> bool {
+        !self.hosts.is_empty()
+    }
+
     /// Asks for an object, and for some of what stands behind it.
     pub(crate) fn seek(&self, name: Name, arrivals: &dyn Arrivals) -> Sought {
         if self.hosts.is_empty() {

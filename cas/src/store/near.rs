@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{Far, Store};
 use crate::{
     Content, Digest, Error, Node, ObjectKind, Result, SnapshotId,
-    blob::List,
+    blob::{CHUNK_AVERAGE, List},
     dir::Dir,
     record::{RECORD_HEADER, RecordHeader},
     remote::{
@@ -186,7 +186,7 @@ impl Making {
     fn chunks(&mut self, chunks: &mut Vec<Digest>) -> Result<()> {
         let mut bring = Bring::new(&self.store);
         for chunk in &*chunks {
-            bring.content(&Content::Chunk(*chunk))?;
+            bring.range(&Content::Chunk(*chunk), 0..CHUNK_AVERAGE as u64)?;
         }
         bring.finish()?;
         chunks.drain(..).try_for_each(|chunk| self.put(ObjectKind::Chunk, chunk))

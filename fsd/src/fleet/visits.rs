@@ -112,12 +112,7 @@ impl Visits {
     }
 
     /// Makes forks of what a session of another host is. Errors: as of [`Visits::visit`], and the engine's; then there is none.
-    pub fn fork(
-        &self,
-        uri: &Uri,
-        names: &[Option<String>],
-        notes: &Notes,
-    ) -> Result<Vec<Arc<Session>>> {
+    pub fn fork(&self, uri: &Uri, names: &[Option<String>], notes: &Notes) -> Result<Vec<Arc<Session>>> {
         let visited = self.visit(uri)?;
         let forks = self.engine.forks_of(visited.session, (visited.root, visited.origin), names, notes)?;
         // A gc that ran meanwhile found nobody who needs it.

@@ -25,9 +25,8 @@ pub(super) fn need(path: &str) -> Option<Need> {
     match (service, method) {
         ("grpc.health.v1.Health", "Check" | "Watch") => Some(Nothing),
         ("aether.v1.Aether", method) => Some(match method {
-            "List" | "ListRemote" | "Show" | "Fetch" | "Profile" | "Diff" | "ListDir" | "Stat" | "ReadFile" => {
-                Of(Read)
-            }
+            "List" | "ListRemote" | "Show" | "Fetch" | "Profile" | "Diff" | "ListDir" | "Stat"
+            | "ReadFile" => Of(Read),
             "Seal" | "Publish" | "Handoff" | "Expire" | "Label" | "Discard" => Of(Write),
             "Fork" => Of(Fork),
             "Create" => OfAll(Fork),

@@ -19,7 +19,7 @@ struct Located {
 
 impl Fetcher {
     /// Has objects of a kind brought here; gives a ticket for each, in their order. Asks the remote store where they are, if that is not
-    /// known yet, and waits for it.
+    /// known yet, and waits for it. Where there are other hosts, those are asked first.
     pub(crate) fn fetch_together(&self, kind: ObjectKind, digests: &[Digest]) -> Vec<Ticket> {
         let shared = &self.shared;
         let (mut tickets, mut located) = (Vec::with_capacity(digests.len()), Vec::new());
@@ -27,7 +27,13 @@ impl Fetcher {
             let key = (PackKind::of(kind), *digest);
             let (flight, is_new) = shared.begin_flight(key);
             tickets.push(Ticket(flight));
-            if is_new {
+            if !is_new {
+                continue;
+            }
+            if shared.near.has_hosts() {
+                // Which has it they are asked one by one, some at a time.
+                shared.enqueue(kind, *digest);
+            } else {
                 match shared.atlas.locate(kind, *digest) {
                     Ok(Some((layer, place))) => {
                         let range = place.frame..place.frame + 1;
@@ -85,7 +91,7 @@ impl Shared {
 
 impl State {
     /// Enters who waits for a frame. True: it is under way, or about to be, with others.
-    fn joins(&mut self, frame: (RemoteName, u32), key: (PackKind, Digest)) -> bool {
+    pub(super) fn joins(&mut self, frame: (RemoteName, u32), key: (PackKind, Digest)) -> bool {
         let Some(waiting) = self.frames.get_mut(&frame) else {
             self.frames.insert(frame, vec![key]);
             return false;
