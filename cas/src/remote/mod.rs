@@ -78,7 +78,7 @@ pub trait Remote: fmt::Debug + Send + Sync + 'static {
         let _ = names.iter().filter(|name| name.as_str() > after).try_for_each(|name| show(name));
         Ok(())
     }
-    /// Whether [`Remote::scan`] shows names in their order.
+    /// Whether [`Remote::walk`] shows names in their order.
     fn is_sorted(&self) -> bool {
         true
     }
