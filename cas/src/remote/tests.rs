@@ -258,7 +258,7 @@ fn a_scan_behind_another_one_has_nothing_fetched_again() {
     remote.take_reads();
     let lead = seeds.len() / 2;
     for at in 1..seeds.len() + lead {
-        let is_left = |seed: &u64| seed % 5 == 0;
+        let is_left = |seed: &u64| seed.is_multiple_of(5);
         seeds.get(at).filter(|seed| !is_left(seed)).into_iter().for_each(|seed| read(*seed));
         at.checked_sub(lead).map(|at| seeds[at]).filter(is_left).into_iter().for_each(read);
     }

@@ -19,7 +19,7 @@ use super::{
     uri::{Authority, Uri},
 };
 use crate::session::{
-    self, Engine, Error, Session, SessionId,
+    self, Engine, Error, Notes, Session, SessionId,
     codec::{Put, Take, opened, sealed},
 };
 

@@ -117,7 +117,8 @@ impl Host {
 
     /// Without what is of this host alone.
     fn peer_info(&self, session: &Session) -> v1::SessionInfo {
-        session_info(session, Changes::default(), &[])
+        let info = session_info(session, Changes::default(), &[], self.engine.clock().now());
+        v1::SessionInfo { labels: Vec::new(), expires_ns: 0, expires_in_s: 0, ..info }
     }
 }
 

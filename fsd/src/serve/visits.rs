@@ -15,7 +15,7 @@ use crate::{
         uri::{Uri, is_uri},
         visits::{VisitError, Visited, Visits},
     },
-    session::Session,
+    session::{Notes, Session},
 };
 
 /// Where something is.
@@ -162,6 +162,7 @@ fn fetched(whole: Whole, snapshot: String, elapsed_us: u64) -> v1::FetchEvent {
         chunks_fetched: whole.came,
         elapsed_us,
         snapshot,
+        missing: 0,
     };
     v1::FetchEvent { event: Some(fetch_event::Event::Done(done)) }
 }

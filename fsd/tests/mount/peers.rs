@@ -83,7 +83,7 @@ impl Pair {
     }
 
     fn fetch(&self, id: &str) -> Answer<FetchDone> {
-        let request = FetchRequest { id: id.into(), paths: Vec::new() };
+        let request = FetchRequest { id: id.into(), ..FetchRequest::default() };
         self.here.ask(async |mut client| {
             let mut events = client.fetch(request).await?.into_inner();
             loop {
@@ -198,7 +198,7 @@ fn listed(daemon: &Daemon) -> (Vec<String>, Vec<String>) {
     daemon
         .ask(async |mut client| {
             let (mut sessions, mut snapshots) = (Vec::new(), Vec::new());
-            let mut items = client.list(ListRequest {}).await?.into_inner();
+            let mut items = client.list(ListRequest::default()).await?.into_inner();
             while let Some(item) = items.message().await? {
                 match item.item {
                     Some(list_item::Item::Session(session)) => sessions.push(session.id),
