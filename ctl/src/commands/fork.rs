@@ -23,7 +23,7 @@ use crate::{host, json};
                         aetherctl fork aether://build7.example:7440/ses_0123456789abcdef"
 )]
 pub(crate) struct Args {
-    /// An ID, a prefix of one, or a name; or a URI: aether://HOST:PORT/SESSION[@SNAPSHOT]
+    /// An ID, a prefix of one, or a name; or a URI, `aether://HOST:PORT/SESSION@SNAPSHOT`, the last part if need be
     session: String,
     /// How many
     #[arg(long, value_name = "N", default_value_t = 1,

@@ -20,7 +20,7 @@ use crate::{host, json};
     after_help = "Examples:\n  aetherctl mount work /mnt/work\n  aetherctl mount ses_01234567 ./look --read-only\n  aetherctl mount work /srv/work --allow-other --acl\n  aetherctl mount work /mnt/work --transport dev-fuse\n  aetherctl mount work /mnt/build --no-xattrs\n  aetherctl mount models /mnt/models --read-only --io passthrough\n  aetherctl mount ses_0123456789abcdef /mnt/work     (of another host that has handed it off)\n  aetherctl mount ses_0123456789abcdef /mnt/work --take-over\n  aetherctl mount ses_0123456789abcdef /mnt/look --read-only     (what another host has published)\n  aetherctl mount aether://build7.example:7440/ses_0123456789abcdef /mnt/look --read-only"
 )]
 pub(crate) struct Args {
-    /// An ID, a prefix of one, or a name; or a URI: aether://HOST:PORT/SESSION[@SNAPSHOT]
+    /// An ID, a prefix of one, or a name; or a URI, `aether://HOST:PORT/SESSION@SNAPSHOT`, the last part if need be
     session: String,
     /// An existing directory
     dir: PathBuf,
