@@ -135,8 +135,6 @@ impl Store {
             report.freed_bytes = empty.iter().chain(&wasteful).map(freed).sum();
             return Ok(report);
         }
-        // What hangs on other hosts and is nobody's any more.
-        self.keep_hanging(|id| reach.contains(id.0))?;
         // What others could append to may be about to go.
         let open = self.pool().drain();
         let result = self.sweep(&census, &empty, &wasteful, &mut report, progress);
@@ -147,6 +145,10 @@ impl Store {
         }
         // What is gone is gone for who asks next, too.
         self.forget_cached();
+        // What hangs on other hosts and is nobody's any more. Not before there is room for a new list; what is in it in vain does no harm.
+        if let Err(error) = self.keep_hanging(|id| reach.contains(id.0)) {
+            tracing::warn!(%error, "the list of what hangs on peers is longer than it need be");
+        }
         result?;
         Ok(report)
     }
@@ -164,6 +166,14 @@ impl Store {
             let marked = mark_changes(reach, hanging);
             reach.set_hangs(false);
             marked?;
+        }
+        // After everything else: what is below these counts as reached by others.
+        reach.keep_dirs(&roots.dir_objects)?;
+        if let Some(hanging) = &roots.hanging {
+            reach.set_hangs(true);
+            let kept = reach.keep_dirs(&hanging.dir_objects);
+            reach.set_hangs(false);
+            kept?;
         }
         progress(GcProgress::Marking { objects: reach.count() });
         Ok(())
@@ -342,7 +352,7 @@ fn mark_changes(reach: &mut Reach<'_>, roots: &Roots) -> Result<()> {
     for xattrs in &roots.xattrs {
         reach.xattrs(*xattrs, "(session)")?;
     }
-    reach.keep_dirs(&roots.dir_objects)
+    Ok(())
 }
 
 fn account(census: &BTreeMap<u64, Census>, reach: &Reach<'_>) -> GcReport {

@@ -179,7 +179,7 @@ impl<'a> Reach<'a> {
             }
             match Dir::open(self.store, *digest) {
                 Ok(dir) => {
-                    self.store.note_far(ObjectKind::Dir, *digest)?;
+                    self.note_far(ObjectKind::Dir, *digest)?;
                     self.seen.extend((0..dir.page_count()).map(|page| (dir.page_digest(page), true)));
                 }
                 // Whoever remembers it is told so when he asks.

@@ -526,11 +526,12 @@ impl Engine {
         roots.snapshots.push(self.empty);
         roots.snapshots.extend(self.publishing.lock().iter());
         roots.snapshots.extend(self.lent.snapshots(self.shared.clock.now().secs));
-        let (mut remembered, mut hanging) = (HashSet::new(), Box::<Roots>::default());
+        let (mut remembered, mut hanging) = ([HashSet::new(), HashSet::new()], Box::<Roots>::default());
         for session in self.sessions() {
             let state = session.peek();
-            remembered.extend(session.known.dirs());
-            let roots = match self.shared.store.hangs(state.base) {
+            let hangs = self.shared.store.hangs(state.base);
+            remembered[usize::from(hangs)].extend(session.known.dirs());
+            let roots = match hangs {
                 true => &mut *hanging,
                 false => &mut roots,
             };
@@ -546,7 +547,7 @@ impl Engine {
                 }
             }
         }
-        roots.dir_objects = remembered.into_iter().collect();
+        [roots.dir_objects, hanging.dir_objects] = remembered.map(|dirs| dirs.into_iter().collect());
         roots.hanging = Some(hanging);
         roots
     }
