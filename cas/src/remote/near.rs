@@ -27,7 +27,7 @@ use crate::{Digest, Error, Result, record::PackKind};
 const BESIDE_STORE: (Patience, Duration) = (of_ms(1_000, 2_000), Duration::from_secs(4));
 /// For one that nobody else has.
 const ALONE: (Patience, Duration) = (of_ms(5_000, 10_000), Duration::from_secs(20));
-/// For what nobody waits for yet.
+/// For what nobody waits for yet, and nobody else has.
 const AHEAD: Patience = of_ms(1_000, 10_000);
 /// A host that failed is left alone for so long, twice as long each time, up to so long.
 const DOWN: Duration = Duration::from_secs(1);
@@ -139,7 +139,7 @@ impl Near {
             if now().duration_since(begun) >= all {
                 break;
             }
-            match host.ask(&[name], named_max, patience, &mut |name, bytes| arrivals.land(name, bytes)) {
+            match host.ask(&[name], &[], named_max, patience, &mut |name, bytes| arrivals.land(name, bytes)) {
                 Ok((1.., following)) => {
                     let batch = self.choose(window, following);
                     // Not before: the next thing that a reader wants is known to be coming then.
@@ -159,12 +159,13 @@ impl Near {
     }
 
     /// Asks for what was chosen, because a reader may come to it.
-    fn go_on(&self, host: &Host, batch: &[Name], arrivals: &dyn Arrivals) {
+    fn go_on(&self, host: &Host, batch: &[Named], arrivals: &dyn Arrivals) {
         if batch.is_empty() {
             return;
         }
+        let (names, lens): (Vec<_>, Vec<_>) = batch.iter().map(|Named { name, len }| (*name, *len)).unzip();
         // Whatever happens, what does not come is not waited for.
-        let coming = Coming { near: self, batch, arrivals };
+        let coming = Coming { near: self, batch: &names, arrivals };
         let land = &mut |name: Name, bytes: &[u8]| {
             arrivals.land(name, bytes)?;
             self.state.lock().coming.remove(&key(name));
@@ -172,27 +173,28 @@ impl Near {
             Ok(())
         };
         // What went wrong is counted, and nobody waited for it.
-        let _ = host.ask(batch, 0, AHEAD, land);
+        let patience = if self.is_alone { AHEAD } else { BESIDE_STORE.0 };
+        let _ = host.ask(&names, &lens, 0, patience, land);
         drop(coming);
     }
 
     /// What of that is not here and fits: from here on it is coming. The rest is remembered, to know the reader again.
-    fn choose(&self, window: u64, following: Vec<Named>) -> Vec<Name> {
+    fn choose(&self, window: u64, following: Vec<Named>) -> Vec<Named> {
         let lacking: Vec<Named> = following.into_iter().filter(|named| !(self.has)(named.name.1)).collect();
         let (mut batch, mut bytes, mut met) = (Vec::new(), 0, HashSet::new());
         let mut state = self.state.lock();
         if state.trails.len() + lacking.len() > TRAILS_MAX {
             state.trails.clear();
         }
-        for Named { name, len } in lacking {
+        for Named { name, len } in lacking.into_iter().filter(|named| named.len > 0) {
             bytes += u64::from(len);
             if batch.len() == READ_MAX || bytes > window {
                 state.trails.insert(name.1, window);
             } else if !state.coming.contains_key(&key(name)) && met.insert(key(name)) {
-                batch.push(name);
+                batch.push(Named { name, len });
             }
         }
-        state.coming.extend(batch.iter().map(|name| (key(*name), false)));
+        state.coming.extend(batch.iter().map(|named| (key(named.name), false)));
         batch
     }
 
@@ -261,13 +263,14 @@ impl Host {
     fn ask(
         &self,
         wanted: &[Name],
+        lens: &[u32],
         following_max: usize,
         patience: Patience,
         land: &mut Land<'_>,
     ) -> Result<(usize, Vec<Named>)> {
         let failures = self.turn(wanted, patience)?;
         let mut land = |name: Name, bytes: &[u8]| land(name, bytes);
-        let (answered, read) = Answer::of(&*self.peer, wanted, following_max, patience, &mut land);
+        let (answered, read) = Answer::of(&*self.peer, (wanted, lens), following_max, patience, &mut land);
         self.counts.hits.fetch_add(answered.here as u64, Relaxed);
         self.counts.bytes.fetch_add(answered.here_bytes, Relaxed);
         self.counts.misses.fetch_add(answered.absent as u64, Relaxed);

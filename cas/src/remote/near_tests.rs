@@ -45,6 +45,7 @@ enum Lie {
     OutOfOrder,
     NamesTooMany,
     NamesNonsense,
+    SaysLess,
     Hangs,
 }
 
@@ -139,6 +140,7 @@ impl Peer for Host {
                 };
                 named = (0..following_max as u32).map(nonsense).collect();
             }
+            Lie::SaysLess => named.iter_mut().for_each(|named| named.len = 1),
             _ => {}
         }
         if following_max > 0 { take(Part::Following(named)) } else { Ok(()) }
@@ -214,6 +216,7 @@ fn a_host_that_lies_delays_and_nothing_else() {
         Lie::Unasked,
         Lie::OutOfOrder,
         Lie::NamesTooMany,
+        Lie::SaysLess,
     ] {
         let (host, id) = near(0..40);
         let there = asking(&SimDisk::new(2), &[&host], None);
@@ -224,7 +227,11 @@ fn a_host_that_lies_delays_and_nothing_else() {
         host.lie(lie);
         let answer = there.fetching().bytes_of(ObjectKind::Chunk, object);
         // What came whole before it went wrong is what was asked for.
-        assert_eq!(answer.is_ok(), matches!(lie, Lie::Babbles | Lie::NamesTooMany), "{lie:?}: {answer:?}");
+        assert_eq!(
+            answer.is_ok(),
+            matches!(lie, Lie::Babbles | Lie::NamesTooMany | Lie::SaysLess),
+            "{lie:?}: {answer:?}"
+        );
         soon(|| there.peer_counts()[0].down.is_some());
         if let Err(error) = answer {
             let error = error.to_string();
@@ -237,6 +244,49 @@ fn a_host_that_lies_delays_and_nothing_else() {
         assert_tree(&there.fetching(), id, 0..40);
         assert_eq!(there.peer_counts()[0].down, None);
     }
+}
+
+/// What a session over a snapshot of another host has sealed is here alone, though that host has all that is not here; and the kernel knows its directories.
+#[test]
+fn gc_keeps_what_was_sealed_over_what_hangs() {
+    let (host, id) = near(0..5);
+    let there = asking(&SimDisk::new(2), &[&host], None);
+    visit(&there, id);
+    let sealed = tree(&there, 0..40).unwrap();
+    there.hang_like(id, sealed).unwrap();
+    there.forget(sealed).unwrap();
+    host.lie(Lie::Gone);
+    let root = there.snapshot(sealed).unwrap().dir;
+    for (of_all, of_hanging) in [(vec![root], vec![]), (vec![], vec![root])] {
+        let roots = || {
+            let hanging =
+                Roots { snapshots: vec![sealed], dir_objects: of_hanging.clone(), ..Roots::default() };
+            let hanging = Some(Box::new(hanging));
+            Ok(Roots { dir_objects: of_all.clone(), hanging, ..Roots::default() })
+        };
+        let report = there.gc(roots, false, &mut |_| {}).unwrap();
+        assert!(report.problems.is_empty() && !report.refused, "{report:?}");
+        assert_tree(&there, sealed, 0..40);
+    }
+}
+
+#[test]
+fn while_the_store_is_down_hosts_are_asked() {
+    let (host, id) = near(0..40);
+    let remote = SimRemote::default();
+    let there = asking(&SimDisk::new(2), &[&host], Some(&remote));
+    visit(&there, id);
+    let far = super::tests::host(&SimDisk::new(3), &remote);
+    let published = tree(&far, 100..120).unwrap();
+    super::tests::publish(&far, published).unwrap();
+    there.discover(published).unwrap();
+    remote.fail_after(0);
+    let object = Digest::of(&bytes(107, 500 + 107 * 7));
+    let Error::Fetch(error) = there.fetching().bytes_of(ObjectKind::Chunk, object).unwrap_err() else {
+        panic!("it did not come from anywhere")
+    };
+    assert!(is_unreachable(&error), "{error}");
+    assert_tree(&there.fetching(), id, 0..40);
 }
 
 /// Waits until it is so.

@@ -80,6 +80,8 @@ pub type Land<'a> = dyn FnMut(Name, &[u8]) -> crate::Result<()> + 'a;
 pub(crate) struct Answer<'a> {
     address: &'a str,
     wanted: &'a [Name],
+    /// Their lengths, if the host has said them, by which it was decided what to ask for.
+    lens: &'a [u32],
     following_max: usize,
     land: &'a mut Land<'a>,
     /// The object that is coming, of those that are wanted; and what it is to be, once its first part came.
@@ -110,7 +112,7 @@ impl<'a> Answer<'a> {
     /// Asks a host. Objects that came are where `land` puts them, also when this fails.
     pub(crate) fn of(
         peer: &'a dyn Peer,
-        wanted: &'a [Name],
+        (wanted, lens): (&'a [Name], &'a [u32]),
         following_max: usize,
         patience: Patience,
         land: &'a mut Land<'a>,
@@ -119,6 +121,7 @@ impl<'a> Answer<'a> {
         let mut answer = Answer {
             address,
             wanted,
+            lens,
             following_max,
             land,
             nth: 0,
@@ -164,7 +167,8 @@ impl<'a> Answer<'a> {
         let Some(&name) = self.wanted.get(nth).filter(|_| nth == self.nth) else {
             return Err(self.broken("it has an object that nobody asked for"));
         };
-        if *self.len.get_or_insert(len) != len || len as usize > len_max(name.0) {
+        let is_other = self.lens.get(nth).is_some_and(|said| *said != len);
+        if is_other || *self.len.get_or_insert(len) != len || len as usize > len_max(name.0) {
             return Err(self.broken("an object has a length that it cannot have"));
         }
         // Memory is taken as bytes come: a length alone costs nothing.
@@ -235,7 +239,7 @@ pub fn fuzz_answer(wanted: &[Name], following_max: usize, parts: Vec<Part>) {
         landed.push(name);
         Ok(())
     };
-    let (answered, read) = Answer::of(&peer, wanted, following_max, patience, &mut land);
+    let (answered, read) = Answer::of(&peer, (wanted, &[]), following_max, patience, &mut land);
     assert!(landed.len() == answered.here && answered.here + answered.absent <= wanted.len());
     assert!(landed.iter().all(|name| wanted.contains(name)), "only what was asked for");
     assert!(answered.following.len() <= following_max);

@@ -48,7 +48,7 @@ pub(super) fn flipped(mut bytes: Vec<u8>, flips: Vec<(Index, u8)>) -> Vec<u8> {
     bytes
 }
 
-fn host(disk: &SimDisk, remote: &SimRemote) -> Store {
+pub(super) fn host(disk: &SimDisk, remote: &SimRemote) -> Store {
     let store = open(disk);
     store.attach(Arc::new(remote.clone()), naming(), CACHE_BYTES).unwrap();
     store
@@ -65,7 +65,7 @@ pub(super) fn fresh() -> RemoteName {
     RemoteName((u128::from(NEXT.fetch_add(1, SeqCst)) << 64).to_le_bytes())
 }
 
-fn publish(store: &Store, id: crate::SnapshotId) -> Result<Published> {
+pub(super) fn publish(store: &Store, id: crate::SnapshotId) -> Result<Published> {
     let name = fresh;
     let near = store.list()?.into_iter().map(|listed| listed.id).collect::<Vec<_>>();
     store.publish(id, &near, &name, &|_| {}, &|| false)
