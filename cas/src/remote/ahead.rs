@@ -97,8 +97,13 @@ impl Streams {
         self.fetched.insert(start, end);
     }
 
-    /// A frame is not here, nor on its way. What was fetched together with it may be gone, too.
+    /// A frame is not here, nor on its way. What was fetched together with it may be gone, too: whoever reads there has it fetched anew.
     pub fn missed(&mut self, position: u32) {
+        for stream in &mut self.all {
+            if (stream.at..stream.end).contains(&position) {
+                stream.end = position;
+            }
+        }
         let piece = self.fetched.range(..=position).next_back().map(|(start, end)| (*start, *end));
         if let Some((start, end)) = piece
             && position < end
@@ -178,6 +183,21 @@ mod tests {
         }
         assert_eq!(streams.all.len(), 1);
         assert!(streams.all[0].end > COUNT / 2 + WINDOW_MAX / 2, "{streams:?}");
+    }
+
+    #[test]
+    fn what_did_not_come_is_fetched_ahead_again() {
+        let mut streams = Streams::default();
+        for at in 0..400 {
+            let range = read(&mut streams, at);
+            streams.fetched(range);
+        }
+        let end = streams.all[0].end;
+        assert!(end > 450 && streams.has(450), "{end}");
+        streams.missed(450);
+        assert!(!streams.has(450));
+        let range = streams.read(450, COUNT);
+        assert!(range.start == 451 && range.end > end, "{range:?}");
     }
 
     #[test]

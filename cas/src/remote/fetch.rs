@@ -41,6 +41,9 @@ use crate::{Digest, Error, ObjectKind, Result, record::PackKind};
 const THREADS: usize = 16;
 /// Bytes of a pack that one request asks for, if it is for more than a frame.
 const REQUEST_BYTES: u64 = 1 << 20;
+/// Bytes of packs that are on their way, or wait for a thread, because somebody named many objects: beyond that he waits. A line of 2.2 Mbit/s has them in a
+/// minute.
+const NAMED_BYTES_MAX: u64 = 16 << 20;
 /// Requests that wait for a thread, beyond which nothing is fetched that nobody has asked for.
 const AHEAD_MAX: usize = 64;
 
@@ -83,6 +86,8 @@ struct Shared {
     work: Condvar,
     /// Of those who wait for the end; a thread that waits for work is not woken in vain.
     ended: Condvar,
+    /// There is room for more that was named.
+    room: Condvar,
 }
 
 impl fmt::Debug for Shared {
@@ -95,6 +100,10 @@ impl fmt::Debug for Shared {
 struct State {
     /// Somebody waits for these.
     wanted: VecDeque<Job>,
+    /// Somebody named these, with many others, and nobody waits for them alone.
+    named: VecDeque<Frames>,
+    /// Bytes of those, and of those of them that are under way.
+    named_bytes: u64,
     /// Nobody does yet.
     ahead: VecDeque<Frames>,
     /// Objects that were asked for, until they are here.
@@ -126,6 +135,8 @@ struct Frames {
     layer: Arc<Layer>,
     pack: u32,
     range: Range<u32>,
+    /// It was named with many others.
+    is_named: bool,
 }
 
 impl Frames {
@@ -139,13 +150,14 @@ pub type Outcome = Result<(), Arc<Error>>;
 
 /// An object on its way.
 struct Flight {
-    begun: Instant,
     state: Mutex<Landed>,
     changed: Condvar,
 }
 
 #[derive(Default)]
 struct Landed {
+    /// When somebody began to wait, or it came to its turn.
+    begun: Option<Instant>,
     outcome: Option<Outcome>,
     waiting: Vec<Box<dyn FnOnce(Outcome) + Send>>,
 }
@@ -208,8 +220,8 @@ impl Fetcher {
         counters: Arc<Counters>,
     ) -> Result<Fetcher> {
         let (marks, state) = (Marks::default(), Mutex::default());
-        let (work, ended) = (Condvar::new(), Condvar::new());
-        let shared = Shared { atlas, remote, near, landing, counters, marks, state, work, ended };
+        let (work, ended, room) = (Condvar::new(), Condvar::new(), Condvar::new());
+        let shared = Shared { atlas, remote, near, landing, counters, marks, state, work, ended, room };
         let fetcher = Fetcher { shared: Arc::new(shared) };
         let spawn = |name: &str, work: Box<dyn FnOnce(&Shared) + Send>| {
             let shared = Arc::clone(&fetcher.shared);
@@ -226,7 +238,7 @@ impl Fetcher {
 
     /// Has an object brought here.
     pub fn fetch(&self, kind: ObjectKind, digest: Digest) -> Ticket {
-        let (flight, is_new) = self.shared.begin_flight((PackKind::of(kind), digest));
+        let (flight, is_new) = self.shared.begin_flight((PackKind::of(kind), digest), Some(now()));
         if is_new {
             self.shared.enqueue(kind, digest);
         }
@@ -241,6 +253,7 @@ impl Fetcher {
         drop(state);
         self.shared.work.notify_all();
         self.shared.ended.notify_all();
+        self.shared.room.notify_all();
         asked.into_values().for_each(|flight| flight.land(&Err(Arc::new(Error::Cancelled))));
     }
 }
@@ -269,17 +282,17 @@ impl Shared {
         while let Some((job, down)) = self.next() {
             // Whoever waits for it is told, whatever happens.
             let work = AssertUnwindSafe(|| match (&job, down) {
-                (Job::Locate(kind, digest), Some(error)) => {
-                    self.landed(&[(PackKind::of(*kind), *digest)], &Err(error));
-                }
+                (Job::Locate(kind, digest), down) => self.locate(*kind, *digest, down, unpacker),
                 (Job::Fetch(frames), Some(error)) => self.give_up(frames, &error),
-                (Job::Locate(kind, digest), None) => self.locate(*kind, *digest, unpacker),
                 (Job::Fetch(frames), None) => self.fetch(frames, unpacker),
             });
             if catch_unwind(work).is_err()
-                && let Job::Locate(kind, digest) = job
+                && let Job::Locate(kind, digest) = &job
             {
-                self.landed(&[(PackKind::of(kind), digest)], &Err(Arc::new(Error::Missing(digest))));
+                self.landed(&[(PackKind::of(*kind), *digest)], &Err(Arc::new(Error::Missing(*digest))));
+            }
+            if let Job::Fetch(frames) = &job {
+                self.make_room(frames);
             }
         }
     }
@@ -291,7 +304,9 @@ impl Shared {
             if state.is_ending {
                 return None;
             }
-            let job = state.wanted.pop_front().or_else(|| state.ahead.pop_front().map(Job::Fetch));
+            let job = state.wanted.pop_front();
+            let job = job.or_else(|| state.named.pop_front().map(Job::Fetch));
+            let job = job.or_else(|| state.ahead.pop_front().map(Job::Fetch));
             if let Some(job) = job {
                 return Some((job, state.down()));
             }
@@ -304,7 +319,9 @@ impl Shared {
         let mut state = self.state.lock();
         while !state.is_ending {
             let now = now();
-            let is_late = |flight: &Flight| now.duration_since(flight.begun) > WAIT;
+            let is_late = |flight: &Flight| {
+                flight.state.lock().begun.is_some_and(|begun| now.duration_since(begun) > WAIT)
+            };
             let mut late: HashSet<_> =
                 state.asked.iter().filter(|(_, flight)| is_late(flight)).map(|(key, _)| *key).collect();
             // A request that hangs keeps its thread, and nobody else: its frames may be asked for again, and who came later hears of it now.
@@ -331,14 +348,17 @@ impl Shared {
         self.work.notify_one();
     }
 
-    /// Finds out where an object is, and has its frame fetched.
-    fn locate(&self, kind: ObjectKind, digest: Digest, unpacker: &mut Unpacker) {
+    /// Finds out where an object is, and has its frame fetched, unless the remote store is `down`.
+    fn locate(&self, kind: ObjectKind, digest: Digest, down: Option<Arc<Error>>, unpacker: &mut Unpacker) {
         let key = (PackKind::of(kind), digest);
         // It may have come with others meanwhile.
         if self.landing.upgrade().is_some_and(|landing| landing.has(digest)) {
             return self.landed(&[key], &Ok(()));
         }
         let Sought::Missed(missed) = self.near.seek((kind, digest), self) else { return };
+        if let Some(error) = down {
+            return self.tell(&[key], &Err(error));
+        }
         match self.atlas.locate(kind, digest) {
             Ok(Some((layer, place))) => {
                 if let Some(first) = self.begin(key, layer, place) {
@@ -354,10 +374,12 @@ impl Shared {
     /// Enters who waits for a frame. Returns what to fetch now, unless the frame is under way; what comes with it is for others.
     fn begin(&self, key: (PackKind, Digest), layer: Arc<Layer>, place: Place) -> Option<Frames> {
         let Place { pack, frame } = place;
-        let first = Frames { layer, pack, range: frame..frame + 1 };
+        let first = Frames { layer, pack, range: frame..frame + 1, is_named: false };
         let name = first.name();
         let mut state = self.state.lock();
         let is_new = !state.joins((name, frame), key);
+        // Now somebody waits for it: it is no longer behind what nobody does.
+        state.hurry((name, frame));
         if is_new {
             let position = first.layer.position(place);
             let streams = state.streams(&first.layer, pack);
@@ -400,7 +422,10 @@ impl Shared {
     /// A frame is here, or will not come.
     fn done(&self, frames: &Frames, frame: u32, outcome: &Outcome) {
         let waiting = self.state.lock().frames.remove(&(frames.name(), frame)).unwrap_or_default();
-        if let Err(error) = outcome {
+        // Of what nobody waits for nobody needs to hear.
+        if let Err(error) = outcome
+            && !waiting.is_empty()
+        {
             let object = self.remote.display(&frames.name().pack());
             tracing::warn!(object, frame, waiting = waiting.len(), %error, "cannot be fetched");
         }

@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     sync::{
-        Arc,
+        Arc, Weak,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
 };
@@ -16,12 +16,12 @@ use crate::Digest;
 /// Frames that have come and were not read: of more, all are forgotten, and their readers ask when they find nothing.
 const MARKS_MAX: usize = 4096;
 
-/// See the module. Costs those nothing who read what did not come ahead, while there is none.
+/// See the module. Keeps no layer in memory: one that went is known anew when somebody misses something. Costs those nothing who read what did not come ahead, while there is none.
 #[derive(Default)]
 pub(super) struct Marks {
     count: AtomicUsize,
     /// Nothing is locked inside it.
-    places: Mutex<HashMap<Digest, (Arc<Layer>, Place)>>,
+    places: Mutex<HashMap<Digest, (Weak<Layer>, Place)>>,
 }
 
 impl Marks {
@@ -31,7 +31,7 @@ impl Marks {
         if places.len() == MARKS_MAX {
             places.clear();
         }
-        places.insert(digest, (Arc::clone(layer), place));
+        places.insert(digest, (Arc::downgrade(layer), place));
         self.count.store(places.len(), Relaxed);
     }
 
@@ -43,6 +43,7 @@ impl Marks {
         let mut places = self.places.lock();
         let found = places.remove(&digest);
         self.count.store(places.len(), Relaxed);
-        found
+        let (layer, place) = found?;
+        Some((layer.upgrade()?, place))
     }
 }

@@ -38,7 +38,12 @@ impl Shared {
                 let piece = state.piece(layer, pack, from..range.end);
                 from = piece.end + u32::from(piece.is_empty());
                 if !piece.is_empty() {
-                    state.fetch_ahead(Frames { layer: Arc::clone(layer), pack, range: piece });
+                    state.fetch_ahead(Frames {
+                        layer: Arc::clone(layer),
+                        pack,
+                        range: piece,
+                        is_named: false,
+                    });
                     self.work.notify_one();
                 }
                 went = layer.position(Place { pack, frame: from });
