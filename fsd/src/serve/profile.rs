@@ -7,10 +7,11 @@ use proto::{FETCH_ENTRIES_MAX, profile::check_ranges, v1};
 use tonic::Status;
 
 use super::{Answer, Host, request::InnerPath, status::of_store, stream::Sink};
-use crate::session::ProfileEntry;
+use crate::session::{ENTRY_PATH_BYTES_MAX, ProfileEntry};
 
 /// Entries of a message: with the longest paths, a quarter of what a message may have.
 const MESSAGE_ENTRIES: usize = 256;
+const _: () = assert!(ENTRY_PATH_BYTES_MAX == proto::PATH_BYTES_MAX);
 
 impl Host {
     pub(super) fn profile(&self, request: v1::ProfileRequest, sink: &Sink<v1::ProfileEvent>) -> Answer<()> {

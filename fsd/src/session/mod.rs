@@ -67,7 +67,7 @@ pub use notes::{
 };
 pub use overdue::Overdue;
 pub use privileges::Writer;
-pub use profile::{Profile, ProfileEntry};
+pub use profile::{ENTRY_PATH_BYTES_MAX, Profile, ProfileEntry};
 pub use record::Meta;
 pub use seal::{SealProgress, Sealed};
 pub use segment::Pool;

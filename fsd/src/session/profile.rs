@@ -7,10 +7,19 @@ use std::{
 
 use cas::{Kind, Store};
 
-use super::{Name, Result, accesses::Access, inode::ROOT, live::Session, state::State, tree::Found};
+use super::{
+    Name, Result,
+    accesses::Access,
+    inode::{Body, ROOT},
+    live::Session,
+    state::State,
+    tree::{Found, Source},
+};
 
 /// Ranges that one entry has at most.
 pub const ENTRY_RANGES_MAX: usize = 32;
+/// Bytes of a path: nobody could name a longer one, though there may be some.
+pub const ENTRY_PATH_BYTES_MAX: usize = 4096;
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -71,6 +80,7 @@ fn places(state: &State, store: &Store, wanted: &HashSet<u64>) -> Result<HashMap
                 continue;
             }
             let what = match found.kind {
+                Kind::Dir if is_made_here(&found) => What::Own,
                 Kind::Dir => What::Dir,
                 Kind::File if found.file()?.base.is_some() => What::File(found.attrs.size),
                 _ => What::Own,
@@ -84,10 +94,15 @@ fn places(state: &State, store: &Store, wanted: &HashSet<u64>) -> Result<HashMap
     Ok(places)
 }
 
+/// Whether the session has made a directory itself, and nobody has sealed it.
+fn is_made_here(dir: &Found) -> bool {
+    matches!(&dir.source, Source::Changed(inode) if matches!(inode.body, Body::Dir(None)))
+}
+
 impl Profile {
-    /// Accesses to what has no name any more.
+    /// Accesses to what has no name any more, or one that is too long to be told.
     pub fn gone(&self) -> u64 {
-        self.accesses.iter().filter(|access| !self.places.contains_key(&access.ino)).count() as u64
+        self.accesses.iter().filter(|access| self.path(access.ino).is_none()).count() as u64
     }
 
     /// Its entries. What the session has written itself and not sealed is not among them: no other host has it.
@@ -97,6 +112,7 @@ impl Profile {
             loop {
                 let first = accesses.next()?;
                 let Some(place) = self.places.get(&first.ino) else { continue };
+                let Some(path) = self.path(first.ino) else { continue };
                 let ranges = match place.what {
                     What::Own => continue,
                     What::Dir => Vec::new(),
@@ -115,19 +131,25 @@ impl Profile {
                         ranges
                     }
                 };
-                return Some(ProfileEntry { path: self.path(first.ino), ranges });
+                return Some(ProfileEntry { path, ranges });
             }
         })
     }
 
-    fn path(&self, ino: u64) -> Vec<u8> {
-        let (mut names, mut at) = (Vec::new(), ino);
-        while let Some(Place { parent, name: Some(name), .. }) = self.places.get(&at) {
+    /// Of an inode that has a place, if it is not too long.
+    fn path(&self, ino: u64) -> Option<Vec<u8>> {
+        let (mut names, mut bytes, mut at) = (Vec::new(), 0, self.places.get(&ino)?);
+        while let Some(name) = &at.name {
             names.push(name.as_bytes());
-            at = *parent;
+            bytes += name.as_bytes().len() + 1;
+            // The slash in front of the first one is not there.
+            if bytes > ENTRY_PATH_BYTES_MAX + 1 {
+                return None;
+            }
+            at = self.places.get(&at.parent)?;
         }
         names.reverse();
-        names.join(&b'/')
+        Some(names.join(&b'/'))
     }
 }
 
@@ -155,6 +177,24 @@ fn within(ranges: &[Range<u64>], size: u64) -> Vec<(u64, Option<u64>)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn paths_that_nobody_could_name_are_left_out() {
+        let place =
+            |parent, name: &[u8], what| Place { parent, name: Some(Name::parse(name).unwrap()), what };
+        let mut profile = Profile::default();
+        profile.places.insert(ROOT, Place { parent: ROOT, name: None, what: What::Dir });
+        for depth in 0..20 {
+            let (ino, parent) = (100 + depth, if depth == 0 { ROOT } else { 99 + depth });
+            profile.places.insert(ino, place(parent, &[b'd'; 255], What::Dir));
+        }
+        assert_eq!(profile.path(ROOT).unwrap(), b"");
+        assert_eq!(profile.path(115).unwrap().len(), 16 * 256 - 1);
+        assert!((116..120).all(|ino| profile.path(ino).is_none()));
+        profile.places.insert(200, place(115, b"f", What::Dir));
+        assert!(profile.path(200).is_none(), "4097 bytes");
+        assert!(profile.path(300).is_none(), "it is gone");
+    }
 
     #[test]
     fn ranges_end_with_the_file() {

@@ -226,8 +226,8 @@ impl Follower {
                 tracing::debug!(%error, "a reader cannot be waited for");
             }
         }
-        // Another process may have the number next.
-        self.reader.store(0, Ordering::Relaxed);
+        // What it had read may be under way for long after it, so it stays the reader until there is another one. A process that has its number
+        // by then is not taken down.
         let mut state = self.state.lock();
         let was_followed = state.scan.take().is_some_and(|scan| scan.was_followed);
         self.session.accesses().iter().for_each(|accesses| accesses.end_ahead());
