@@ -28,6 +28,8 @@ impl Host {
         let session = self.session(&request.session)?;
         let now = self.engine.clock().now();
         session.annotate(|notes| notes.expire(now, lifetime(request.after_s)))?;
+        // After a loss of power by the old time it would be gone for good.
+        self.engine.durability().sync()?;
         Ok(v1::ExpireReply { session: Some(self.info(&session)) })
     }
 

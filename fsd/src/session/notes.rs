@@ -143,11 +143,15 @@ impl Session {
         // As with every change: what is in the log is in the order in which it was.
         let _state = self.state.write();
         self.check_alive()?;
-        let mut notes = self.notes();
+        let before = self.notes();
+        let mut notes = before.clone();
         change(&mut notes)?;
-        if notes != *self.notes.lock() {
+        if notes != before {
             let record = Record::Notes(self.meta.id, notes.clone());
-            self.shared.durability.log.append(Purpose::Grow, |out| record.encode(out))?;
+            // On a full disk sessions go on expiring: so one must be able to stay.
+            let only_time = notes.labels() == before.labels();
+            let purpose = if only_time { Purpose::Shrink } else { Purpose::Grow };
+            self.shared.durability.log.append(purpose, |out| record.encode(out))?;
             *self.notes.lock() = notes.clone();
         }
         Ok(notes)
