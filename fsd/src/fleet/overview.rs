@@ -69,7 +69,12 @@ impl Fleet {
         let seen_secs = match seen.get(&host) {
             Some(seen_secs) => *seen_secs,
             None => {
-                let seen_secs = self.heads.last_beat(host).map_err(FleetError::Heads)?.map(beat_secs);
+                // A sign that cannot be read is none, and hides no session.
+                let beat = match self.heads.last_beat(host) {
+                    Err(HeadError::Unknown(_)) => None,
+                    beat => beat.map_err(FleetError::Heads)?,
+                };
+                let seen_secs = beat.map(beat_secs);
                 if seen.len() < HOSTS_MAX {
                     seen.insert(host, seen_secs);
                 }

@@ -21,6 +21,8 @@ pub struct Access {
     is_remote: bool,
     /// The right that is made use of, for messages.
     right: &'static str,
+    /// He may write as well.
+    writes: bool,
     /// What is asked for has to be in each of them, or a fork of what is. None: no limits.
     sessions: Arc<[BTreeSet<SessionId>]>,
 }
@@ -28,7 +30,7 @@ pub struct Access {
 impl Access {
     /// Of who is at the socket.
     pub fn owner() -> Access {
-        Access { is_remote: false, right: "", sessions: Arc::new([]) }
+        Access { is_remote: false, right: "", writes: true, sessions: Arc::new([]) }
     }
 
     /// Of who has a token, and makes use of a right that it allows. `None` for sessions that this version cannot read.
@@ -37,13 +39,19 @@ impl Access {
             set.iter().map(|session| session.as_str().parse().ok()).collect::<Option<BTreeSet<SessionId>>>()
         };
         let sessions = token.sessions.iter().map(set).collect::<Option<Vec<_>>>()?;
-        Some(Access { is_remote: true, right: right.name(), sessions: sessions.into() })
+        let writes = token.rights.contains(&token::Right::Write);
+        Some(Access { is_remote: true, right: right.name(), writes, sessions: sessions.into() })
     }
 
     /// Of who has none, and asks nothing that needs one.
     pub(super) fn stranger() -> Access {
         // In an empty set there is nobody.
-        Access { is_remote: true, right: "", sessions: Arc::new([BTreeSet::new()]) }
+        Access { is_remote: true, right: "", writes: false, sessions: Arc::new([BTreeSet::new()]) }
+    }
+
+    /// Whether what a call is for may be written, too.
+    pub(super) fn writes(&self) -> bool {
+        self.writes
     }
 
     /// There are sessions that it does not hold for.

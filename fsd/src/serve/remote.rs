@@ -31,6 +31,12 @@ impl Host {
                     "of a peer's session all is fetched; fork it, and fetch the profile of the fork",
                 ));
             }
+            // It stays in the store, which no cache's size bounds.
+            Place::There(_) if !self.access.writes() => {
+                return Err(Status::permission_denied(
+                    "what is fetched by a URI stays on this host; that needs a token that allows write, too",
+                ));
+            }
             Place::There(uri) if paths.is_empty() => return self.bring_from_peer(&uri, sink),
             Place::There(_) => {
                 return Err(Status::invalid_argument(
@@ -58,6 +64,7 @@ impl Host {
         }
         // What hangs on a peer is to be here when that is gone.
         if is_all
+            && self.access.writes()
             && let Ok(Target::Session(session)) = self.session_first(&id)
             && self.make_whole(&session, sink)?
         {

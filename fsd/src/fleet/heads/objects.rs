@@ -44,8 +44,29 @@ impl ObjectHeads {
     }
 
     fn read(&self, session: SessionId, seq: u64) -> Result<Option<Head>, HeadError> {
+        let read = self.remote.read_whole(&record(session, seq), HEAD_BYTES_MAX as u64);
+        self.decoded(session, seq, read)
+    }
+
+    /// The same of a record that was listed. What cannot be read then counts as damaged: it keeps nobody from the others.
+    fn read_listed(&self, session: SessionId, seq: u64) -> Result<Option<Head>, HeadError> {
         let name = record(session, seq);
         match self.remote.read_whole(&name, HEAD_BYTES_MAX as u64) {
+            Err(Failure::Failed { .. }) => {
+                Err(self.malformed(session, &name, "larger than a record, or nothing that can be read"))
+            }
+            read => self.decoded(session, seq, read),
+        }
+    }
+
+    fn decoded(
+        &self,
+        session: SessionId,
+        seq: u64,
+        read: Result<Vec<u8>, Failure>,
+    ) -> Result<Option<Head>, HeadError> {
+        let name = record(session, seq);
+        match read {
             Ok(bytes) => match Head::decode(session, &bytes) {
                 Ok(head) if head.seq == seq => Ok(Some(head)),
                 Ok(_) => Err(self.malformed(session, &name, "of another number")),
@@ -175,7 +196,7 @@ impl HeadStore for ObjectHeads {
         let first: Vec<_> = self.first_names(after, max)?.into_iter().collect();
         each(&first, |(session, name)| {
             let there = match inverted(name) {
-                Some(inverted) => self.read(*session, u64::MAX - inverted),
+                Some(inverted) => self.read_listed(*session, u64::MAX - inverted),
                 None => Err(self.malformed(*session, name, "no record's name")),
             };
             // One that was followed and removed meanwhile is looked for again. A session never loses its head.
