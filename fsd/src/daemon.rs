@@ -154,9 +154,6 @@ pub fn run(config: &Config) -> Result<(), DaemonError> {
     }
     let mut server = Server::start(listener, port, service.clone()).map_err(DaemonError::Serve)?;
     let ticker = Ticker::of_engine(&engine).map_err(DaemonError::Serve)?;
-    let mut overdue = Overdue::default();
-    let expiry = Ticker::default().with("expire", move || service.discard_expired(&mut overdue));
-    let expiry = expiry.map_err(DaemonError::Serve)?;
     if let Some(fleet) = &fleet {
         travel(fleet, config.publish_every).map_err(DaemonError::Serve)?;
     }
@@ -165,6 +162,10 @@ pub fn run(config: &Config) -> Result<(), DaemonError> {
     }
 
     let mounted = config.mounts.iter().try_for_each(|wanted| mount(&engine, &mounts, wanted));
+    // What is to be mounted is by now, and stays.
+    let mut overdue = Overdue::default();
+    let expiry = Ticker::default().with("expire", move || service.discard_expired(&mut overdue));
+    let expiry = expiry.map_err(DaemonError::Serve)?;
     if mounted.is_ok() {
         tracing::info!(
             state = %state.path().display(),

@@ -53,8 +53,8 @@ pub struct Server {
 }
 
 impl Server {
-    /// Answers on a socket, and on a port of the network if there is one. From here on SIGTERM and SIGINT do not end the process, and with a port SIGHUP has the certificate's
-    /// files looked at.
+    /// Answers on a socket, and on a port of the network if there is one. From here on SIGTERM, SIGINT and SIGHUP do not end the process, and with a port SIGHUP has
+    /// the certificate's files looked at.
     pub fn start(socket: UnixListener, port: Option<TlsListener>, service: Service) -> io::Result<Server> {
         let runtime = Builder::new_multi_thread()
             .worker_threads(WORKERS)
@@ -66,12 +66,13 @@ impl Server {
         runtime.block_on(health.set_serving::<AetherServer<Service>>());
         let entered = runtime.enter();
         let (terminate, interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        // Whoever has all certificates of a host renewed sends it to daemons that have none, too: it ends nobody.
+        let hangup = signal(SignalKind::hangup())?;
         let (stop, stopped) = watch::channel(());
         let mut serving = Vec::new();
         if let Some(TlsListener { listener, certificate }) = port {
             let strangers = TcpListenerStream::new(tokio::net::TcpListener::from_std(listener)?)
                 .map(|stream| stream.map(Stranger::new));
-            let hangup = signal(SignalKind::hangup())?;
             runtime.spawn(renew(Arc::clone(&certificate), hangup, stopped.clone()));
             // Whoever asks how this daemon is asks about it as well. There is one server for a service.
             let _ = service.0.certificate.set(Arc::clone(&certificate));
