@@ -63,6 +63,8 @@ impl Bring {
     pub fn finish(mut self) -> Result<Brought> {
         self.ask()?;
         wait(self.under_way)?;
+        // Directories on the way here were read one after the other, as a reader does.
+        self.store.forget_readers();
         Ok(self.brought)
     }
 

@@ -35,6 +35,13 @@ impl Marks {
         self.count.store(places.len(), Relaxed);
     }
 
+    /// Nothing that came until now stands for its frame any more.
+    pub fn forget(&self) {
+        let mut places = self.places.lock();
+        places.clear();
+        self.count.store(0, Relaxed);
+    }
+
     /// An object is read. Returns its frame, if it stands for one: once.
     pub fn take(&self, digest: Digest) -> Option<(Arc<Layer>, Place)> {
         if self.count.load(Relaxed) == 0 {

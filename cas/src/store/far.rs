@@ -130,6 +130,13 @@ impl Store {
         Some(self.0.far.get()?.fetcher.fetch(kind, digest))
     }
 
+    /// What came until now was brought for who will read it, and tells nothing of readers.
+    pub(crate) fn forget_readers(&self) {
+        if let Some(far) = self.0.far.get() {
+            far.fetcher.forget_readers();
+        }
+    }
+
     /// The same for many that are needed: those that lie side by side come together, and no others. A ticket for each, in their order. Waits until it is
     /// known where they are.
     pub fn fetch_together(&self, kind: ObjectKind, digests: &[Digest]) -> Option<Vec<Ticket>> {

@@ -233,7 +233,8 @@ impl Fleet {
     /// Why a session that is here is closed.
     pub fn why_closed(&self, id: SessionId) -> FleetError {
         let entry = self.entries.lock().get(&id).cloned();
-        match entry.as_ref().and_then(|entry| entry.try_lock()).and_then(|entry| entry.taken) {
+        // Whoever found out that it was taken may still be at it.
+        match entry.as_ref().and_then(|entry| entry.try_lock_for(BUSY)).and_then(|entry| entry.taken) {
             Some(taken) => FleetError::Taken { session: id, taken },
             None => FleetError::Leaving(id),
         }

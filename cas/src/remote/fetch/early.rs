@@ -3,7 +3,7 @@
 //! How much that is [`ahead`](super::super::ahead) decides. That a reader has come to what was fetched early is seen by
 //! [marks](super::super::marks): then more is fetched, and a reader as fast as the line waits for nothing.
 
-use std::{ops::Range, sync::Arc};
+use std::{ops::Range, sync::Arc, time::Duration};
 
 use super::{AHEAD_MAX, Fetcher, Frames, LAYERS_MAX, REQUEST_BYTES, Shared, State};
 use crate::{
@@ -14,7 +14,26 @@ use crate::{
     },
 };
 
+/// How long what nobody waits for is waited for.
+const GOODBYE: Duration = Duration::from_secs(5);
+
 impl Fetcher {
+    /// What came until now was brought for who will read it: when he does, nothing is fetched ahead of him because of that. Nothing that nobody waits for is
+    /// begun any more, and what is under way is waited for, for a while.
+    pub fn forget_readers(&self) {
+        let mut state = self.shared.state.lock();
+        let State { ahead, frames, .. } = &mut *state;
+        for queued in ahead.drain(..) {
+            for frame in queued.range.clone() {
+                frames.remove(&(queued.name(), frame));
+            }
+        }
+        let is_busy = |state: &mut State| state.frames.values().any(Vec::is_empty) && !state.is_ending;
+        self.shared.room.wait_while_for(&mut state, is_busy, GOODBYE);
+        drop(state);
+        self.shared.marks.forget();
+    }
+
     /// Somebody has read an object that was here. If it came ahead of its reader, more is fetched.
     pub fn passed(&self, digest: Digest) {
         if let Some((layer, place)) = self.shared.marks.take(digest) {

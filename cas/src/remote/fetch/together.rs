@@ -133,8 +133,8 @@ impl Shared {
     pub(super) fn make_room(&self, frames: &Frames) {
         if frames.is_named {
             self.state.lock().named_bytes -= frames.bytes();
-            self.room.notify_one();
         }
+        self.room.notify_all();
     }
 }
 
