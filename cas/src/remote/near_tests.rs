@@ -412,6 +412,35 @@ fn a_tree_that_was_made_whole_needs_nobody() {
     assert!(there.fsck(FsckOptions::default(), &[], &mut |_| {}).unwrap().is_clean());
 }
 
+/// Each directory names the one below it twice: it was walked two to the power of their number times.
+#[test]
+fn a_tree_that_names_a_directory_many_times_is_walked_once() {
+    let store = Store::open(Arc::new(SimDisk::new(1))).unwrap();
+    let mut writer = store.writer().unwrap();
+    let zero = crate::Time::default();
+    let attrs =
+        crate::Attrs { mode: 0o755, uid: 0, gid: 0, nlink: 2, rdev: 0, size: 0, mtime: zero, ctime: zero };
+    let (mut dir, mut totals) = writer.put_dir(Vec::new()).unwrap();
+    for _ in 0..40 {
+        let named = |name: &str, ino| crate::dir::DirEntry {
+            name: name.into(),
+            ino,
+            attrs,
+            node: crate::dir::OwnedNode::Dir(dir),
+            xattrs: None,
+            totals,
+        };
+        (dir, totals) = writer.put_dir(vec![named("a", 2), named("b", 3)]).unwrap();
+    }
+    let id = writer.put_snapshot(&crate::Snapshot { attrs, xattrs: None, dir }).unwrap();
+    writer.finish().unwrap();
+    let host = Host::new(store);
+    let there = asking(&SimDisk::new(2), &[&host], None);
+    visit(&there, id);
+    let whole = there.make_whole(id, &mut |_| {}, &|| false).unwrap();
+    assert!(whole.came + whole.here == 42 && !there.hangs(id), "{whole:?}");
+}
+
 #[test]
 fn hosts_give_what_is_in_their_caches_and_ask_nobody() {
     let (far, id) = near(0..30);

@@ -1,6 +1,6 @@
 //! What a store is to other hosts, and what it has of them: objects that it gives, snapshots that hang on them, trees that are made whole.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use super::{Far, Store};
 use crate::{
@@ -23,7 +23,7 @@ const BATCH_OBJECTS: usize = 1024;
 /// How far a tree is that is made whole.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Whole {
-    /// Regular files that are here.
+    /// Regular files that are here; of directories that are the same, those of one.
     pub files: u64,
     /// Their bytes.
     pub bytes: u64,
@@ -39,12 +39,15 @@ impl Store {
         let kept =
             || self.0.far.get().and_then(|far| far.kept.object(kind, digest)).map(|object| object.to_vec());
         let Some(at) = self.index().locate(digest)? else { return Ok(kept()) };
-        if kind != ObjectKind::Chunk {
-            return Ok(Some(self.object(at.kind, digest)?.to_vec()));
-        }
-        let mut bytes = vec![0; at.len as usize];
-        match self.read_chunk(digest, 0, &mut bytes) {
-            Ok(()) => Ok(Some(bytes)),
+        let found = match kind {
+            ObjectKind::Chunk => {
+                let mut bytes = vec![0; at.len as usize];
+                self.read_chunk(digest, 0, &mut bytes).map(|()| bytes)
+            }
+            _ => self.object(at.kind, digest).map(|object| object.to_vec()),
+        };
+        match found {
+            Ok(bytes) => Ok(Some(bytes)),
             // It was collected just now.
             Err(Error::Missing(_) | Error::Absent { .. }) => Ok(kept()),
             Err(error) => Err(error),
@@ -111,8 +114,7 @@ impl Store {
         progress: &mut dyn FnMut(Whole),
         is_cancelled: &dyn Fn() -> bool,
     ) -> Result<Whole> {
-        let mut making =
-            Making { store: self.fetching(), batch: Vec::new(), batch_bytes: 0, whole: Whole::default() };
+        let mut making = Making::new(self.fetching());
         let snapshot = making.store.snapshot(id)?;
         making.put(ObjectKind::Snapshot, id.0)?;
         snapshot.xattrs.map_or(Ok(()), |xattrs| making.put(ObjectKind::Xattrs, xattrs))?;
@@ -134,13 +136,23 @@ impl Store {
 /// A tree on its way into the store: directories before what is in them, so that a collection in between finds all that came.
 struct Making {
     store: Store,
+    /// Directories that are dealt with, each once, as often as the tree names it: no more than it has.
+    met: HashSet<Digest>,
     batch: Vec<(ObjectKind, Digest, Vec<u8>)>,
     batch_bytes: usize,
     whole: Whole,
 }
 
 impl Making {
+    fn new(store: Store) -> Making {
+        let (met, whole) = (HashSet::new(), Whole::default());
+        Making { store, met, batch: Vec::new(), batch_bytes: 0, whole }
+    }
+
     fn dir(&mut self, digest: Digest, below: &mut Vec<Digest>) -> Result<()> {
+        if !self.met.insert(digest) {
+            return Ok(());
+        }
         let dir = Dir::open(&self.store, digest)?;
         self.put(ObjectKind::Dir, digest)?;
         if dir.page_count() > 1 {
