@@ -104,6 +104,14 @@ pub enum Error {
         "gc of the remote store condemns what {0} is built on as fast as it is published; try again later"
     )]
     Condemned(SnapshotId),
+    /// No more snapshots may hang on other hosts.
+    #[error(
+        "{max} snapshots hang on other hosts, and no more may; `aetherctl gc` forgets those that nobody needs, and `aetherctl fetch SESSION` brings one here whole"
+    )]
+    HangingFull {
+        /// How many may.
+        max: usize,
+    },
     /// No snapshot has this ID.
     #[error("no snapshot {0} in this store")]
     UnknownSnapshot(SnapshotId),

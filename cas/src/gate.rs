@@ -45,6 +45,14 @@ impl Gate {
         state.closed = true;
         Closed(self)
     }
+
+    /// The same at once, or not at all.
+    pub(crate) fn try_close(&self) -> Option<Closed<'_>> {
+        let mut state = self.state.lock();
+        let is_free = !state.closed && state.holds == 0;
+        state.closed |= is_free;
+        is_free.then(|| Closed(self))
+    }
 }
 
 impl Drop for Hold {

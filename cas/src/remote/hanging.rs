@@ -67,6 +67,11 @@ impl Hanging {
         self.entries.read().get(&id).cloned()
     }
 
+    /// How many hang.
+    pub(crate) fn count(&self) -> usize {
+        self.entries.read().len()
+    }
+
     /// All that is hung on.
     pub(crate) fn origins(&self) -> Vec<Origin> {
         let mut origins: Vec<_> = self.entries.read().values().cloned().collect();
@@ -75,14 +80,15 @@ impl Hanging {
         origins
     }
 
-    /// From here on these hang on that. Durable when it returns. Errors: the disk's, and that there are too many.
+    /// From here on these hang on that. What hangs already goes on to hang on what it does: so hosts that open of each other what they opened hang in no circle,
+    /// in which each would have the next one keep it for ever. Durable when it returns. Errors: the disk's, `HangingFull`.
     pub(crate) fn hang(&self, ids: &[SnapshotId], origin: &Origin) -> Result<()> {
         if origin.place.len() > PLACE_BYTES_MAX {
             return Err(Error::Malformed { what: "place of a session", reason: "longer than 1024 bytes" });
         }
         self.change(|entries| {
             for id in ids {
-                entries.insert(*id, origin.clone());
+                entries.entry(*id).or_insert_with(|| origin.clone());
             }
         })
     }
@@ -101,10 +107,7 @@ impl Hanging {
             return Ok(());
         }
         if after.len() > HANGING_MAX {
-            return Err(Error::Malformed {
-                what: "list of what hangs on peers",
-                reason: "more than 65536 snapshots",
-            });
+            return Err(Error::HangingFull { max: HANGING_MAX });
         }
         let io = |error| Error::io(self.disk.display(FILE))(error);
         self.disk.create_dir(DIR).and_then(|()| self.disk.sync_dir("store")).map_err(io)?;
@@ -197,6 +200,37 @@ mod tests {
         assert_eq!((after.origin(snapshot(2)), after.origin(snapshot(3))), (None, Some(origin("b"))));
         assert_eq!(after.origins(), [origin("a"), origin("b")]);
         assert!(hanging.hang(&[snapshot(4)], &origin(&"x".repeat(1025))).is_err());
+    }
+
+    #[test]
+    fn what_hangs_stays_with_whom_it_was_opened_from() {
+        let disk = SimDisk::new(1);
+        disk.create_dir("store").unwrap();
+        let hanging = Hanging::open(Arc::new(disk)).unwrap();
+        hanging.hang(&[snapshot(1)], &origin("a")).unwrap();
+        hanging.hang(&[snapshot(1), snapshot(2)], &origin("b")).unwrap();
+        assert_eq!(hanging.origin(snapshot(1)), Some(origin("a")));
+        assert_eq!(hanging.origin(snapshot(2)), Some(origin("b")));
+        // Once it hangs no more, it is open to all again.
+        hanging.retain(|id| id != snapshot(1)).unwrap();
+        hanging.hang(&[snapshot(1)], &origin("b")).unwrap();
+        assert_eq!(hanging.origin(snapshot(1)), Some(origin("b")));
+    }
+
+    #[test]
+    fn a_full_list_says_what_makes_room() {
+        let disk = SimDisk::new(1);
+        disk.create_dir("store").unwrap();
+        let hanging = Hanging::open(Arc::new(disk)).unwrap();
+        let ids: Vec<_> =
+            (0..=HANGING_MAX as u32).map(|nth| SnapshotId(Digest::of(&nth.to_le_bytes()))).collect();
+        hanging.hang(&ids[1..], &origin("a")).unwrap();
+        let full = hanging.hang(&ids[..1], &origin("a")).unwrap_err();
+        assert!(matches!(full, Error::HangingFull { max: HANGING_MAX }), "{full}");
+        assert!(full.to_string().contains("aetherctl gc"), "{full}");
+        // What is there already needs no room.
+        hanging.hang(&ids[1..2], &origin("b")).unwrap();
+        assert_eq!(hanging.count(), HANGING_MAX);
     }
 
     #[test]

@@ -81,7 +81,7 @@ impl Store {
         self.0.far.get().map(|far| far.near.counts()).unwrap_or_default()
     }
 
-    /// From here on these snapshots hang on another host. Durable when it returns. Errors: the disk's, and that there are too many.
+    /// From here on these snapshots hang on another host, but for those that hang already. Durable when it returns. Errors: the disk's, `HangingFull`.
     pub fn hang(&self, ids: &[SnapshotId], origin: &Origin) -> Result<()> {
         self.0.hanging.hang(ids, origin)
     }
@@ -89,6 +89,21 @@ impl Store {
     /// What is sealed on top of a snapshot hangs on what that hangs on. Error: the disk's.
     pub fn hang_like(&self, base: SnapshotId, sealed: SnapshotId) -> Result<()> {
         self.0.hanging.origin(base).map_or(Ok(()), |origin| self.0.hanging.hang(&[sealed], &origin))
+    }
+
+    /// How many snapshots hang on other hosts.
+    pub fn hanging_count(&self) -> usize {
+        self.0.hanging.count()
+    }
+
+    /// Forgets of snapshots that they hang, but for those that are listed and the `live` ones, of which the caller finds out while nobody makes more of them. False:
+    /// somebody does just now, or the caller cannot tell. Error: the disk's.
+    pub fn forget_hanging(&self, live: impl FnOnce() -> Option<HashSet<SnapshotId>>) -> Result<bool> {
+        let Some(_closed) = self.gate().try_close() else { return Ok(false) };
+        let Some(mut live) = live() else { return Ok(false) };
+        live.extend(self.list()?.into_iter().map(|listed| listed.id));
+        self.keep_hanging(|id| live.contains(&id))?;
+        Ok(true)
     }
 
     /// Whether a snapshot hangs on another host.

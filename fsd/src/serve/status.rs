@@ -120,6 +120,7 @@ fn store_code(error: &cas::Error) -> Code {
         | cas::Error::Doubt { .. } => Code::DataLoss,
         cas::Error::Remote(failure) => failure_code(failure),
         cas::Error::Absent { .. } | cas::Error::Condemned(_) => Code::Unavailable,
+        cas::Error::HangingFull { .. } => Code::ResourceExhausted,
         cas::Error::NoRemote => Code::FailedPrecondition,
         cas::Error::Fetch(error) => store_code(error),
         // Nobody who waits for the answer of a service is told this.
