@@ -107,7 +107,7 @@ impl DaemonError {
     }
 }
 
-/// How often other hosts are told what is needed of them: many times in what they wait for (`session::LEND`).
+/// How often other hosts are told what is needed of them: more than once in what they wait for (`session::STAYS_FIRST`).
 const RENEW: Duration = Duration::from_secs(60 * 60);
 
 /// How long the end waits for the cache to be on disk: what is not is fetched again.

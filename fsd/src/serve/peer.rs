@@ -1,5 +1,7 @@
 //! What this host is to others: objects that it has, and sessions as they are now.
 
+use std::time::Duration;
+
 use cas::{SnapshotId, remote::peer::Name};
 use proto::{
     FOLLOWING_MAX, READ_FRAME_BYTES_MAX, READ_OBJECTS_MAX,
@@ -17,7 +19,7 @@ use super::{
 };
 use crate::{
     fleet::peers::{object_name, parse_name},
-    session::{LEND, Session},
+    session::{STAYS, STAYS_FIRST, Session},
 };
 
 #[async_trait]
@@ -74,19 +76,19 @@ impl Host {
         check_length(&text)?;
         check_length(&snapshot)?;
         let now = self.engine.clock().now().secs;
+        // gc does not run between the look and the loan.
+        let _hold = self.engine.store().hold();
         if snapshot.is_empty() {
             let session = self.session(&text)?;
-            // It stays as long as `sealed` is there, and then because it is lent.
-            let sealed = self.engine.seal_to_publish(&session, false, &mut |_| {})?;
+            let sealed = self.engine.seal(&session, false, &mut |_| {})?;
             let origin = session.meta.origin;
             self.engine.lent().lend(&[sealed.snapshot, origin], now)?;
-            return Ok(opened(self.peer_info(&session), sealed.snapshot, origin));
+            // Until then he who needs it asks for it by its ID.
+            return Ok(opened(self.peer_info(&session), (sealed.snapshot, origin), STAYS_FIRST));
         }
         let id: SnapshotId = snapshot.parse().map_err(|()| {
             Status::invalid_argument(format!("{}: no whole snapshot ID", quoted(snapshot.as_bytes())))
         })?;
-        // gc does not run between the look and the loan.
-        let _hold = self.engine.store().hold();
         let found = self.session(&text);
         if self.engine.lent().has(id, now) {
             // Who knows what it is called was told so here, or can read it anyway.
@@ -96,8 +98,8 @@ impl Host {
                 Err(_) => v1::SessionInfo { id: text, ..v1::SessionInfo::default() },
             };
             let lent = if found.is_ok() { vec![id, origin] } else { vec![id] };
-            self.engine.lent().lend(&lent, now)?;
-            return Ok(opened(info, id, origin));
+            self.engine.lent().renew(&lent, now)?;
+            return Ok(opened(info, (id, origin), STAYS));
         }
         let session = found?;
         if !self.is_point_of(&session, id)? {
@@ -105,8 +107,8 @@ impl Host {
             return Err(Status::new(Code::NotFound, message));
         }
         let origin = session.meta.origin;
-        self.engine.lent().lend(&[id, origin], now)?;
-        Ok(opened(self.peer_info(&session), id, origin))
+        self.engine.lent().renew(&[id, origin], now)?;
+        Ok(opened(self.peer_info(&session), (id, origin), STAYS))
     }
 
     /// Whether a session may be opened at a snapshot: one that it stands on, or that this host lists, for who may have it.
@@ -122,9 +124,12 @@ impl Host {
     }
 }
 
-fn opened(session: v1::SessionInfo, snapshot: SnapshotId, origin: SnapshotId) -> v1::OpenReply {
-    // What was lent before may stay for an hour less.
-    let stays_ms = (LEND.as_secs() - 60 * 60) * 1000;
+fn opened(
+    session: v1::SessionInfo,
+    (snapshot, origin): (SnapshotId, SnapshotId),
+    stays: Duration,
+) -> v1::OpenReply {
+    let stays_ms = stays.as_secs() * 1000;
     let (snapshot, origin) = (snapshot.to_string(), origin.to_string());
     v1::OpenReply { session: Some(session), snapshot, origin, stays_ms }
 }

@@ -56,7 +56,7 @@ pub use engine::{Engine, LABEL_BYTES_MAX, Parts, Publishing, Target};
 pub use error::{Error, Result};
 pub use id::SessionId;
 pub use inode::{INODES_MAX, ROOT, has_few_extents};
-pub use lent::{LEND, Lent};
+pub use lent::{Lent, STAYS, STAYS_FIRST};
 pub use limits::Limits;
 pub use live::Session;
 pub use log::{DamagedFile, Log};
