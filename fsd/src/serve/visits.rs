@@ -18,6 +18,9 @@ use crate::{
     session::{Notes, Session},
 };
 
+/// Snapshots that one fetch makes whole, each after the one that the session stood on before.
+const WHOLE_ROUNDS_MAX: usize = 64;
+
 /// Where something is.
 pub(super) enum Place {
     /// On this host, or wherever this host finds it: what it is called, and a path in it.
@@ -116,25 +119,31 @@ impl Host {
         sink.send(fetched(whole, snapshot.to_string(), elapsed_us))
     }
 
-    /// Makes what a session stands on whole, if that hangs on a peer: then the session needs nobody any more. False: it does not hang.
+    /// Makes what a session stands on whole, as far as that hangs on a peer: then the session needs nobody any more. False: nothing of it hangs. What is sealed
+    /// meanwhile hangs as well, and its turn comes.
     pub(super) fn make_whole(&self, session: &Session, sink: &Sink<v1::FetchEvent>) -> Answer<bool> {
-        let (store, base) = (self.engine.store(), session.peek().base);
-        if !store.hangs(base) {
+        let store = self.engine.store();
+        // What diffs compare with first: the base may have become another one by then.
+        let next = || [session.meta.origin, session.peek().base].into_iter().find(|id| store.hangs(*id));
+        if next().is_none() {
             return Ok(false);
         }
-        let make = |id, tell: &mut dyn FnMut(Whole), is_cancelled: &dyn Fn() -> bool| {
-            store.make_whole(id, tell, is_cancelled).map_err(super::status::of_store)
-        };
-        let (whole, elapsed_us) = self.timed(|| {
+        let (last, elapsed_us) = self.timed(|| {
             self.with_progress(sink, |tell, is_cancelled| {
-                // What diffs compare with.
-                if store.hangs(session.meta.origin) {
-                    make(session.meta.origin, &mut |_| {}, is_cancelled)?;
+                let mut last = None;
+                for _ in 0..WHOLE_ROUNDS_MAX {
+                    let Some(id) = next() else { return Ok(last) };
+                    let whole = store.make_whole(id, tell, is_cancelled).map_err(super::status::of_store)?;
+                    last = Some((id, whole));
                 }
-                make(base, tell, is_cancelled)
+                Err(Status::unavailable(
+                    "the session is sealed as fast as what it stands on comes here; fetch it again when it is quiet",
+                ))
             })
         })?;
-        sink.send(fetched(whole, base.to_string(), elapsed_us))?;
+        // Somebody else made it whole first.
+        let (id, whole) = last.unwrap_or((session.peek().base, Whole::default()));
+        sink.send(fetched(whole, id.to_string(), elapsed_us))?;
         Ok(true)
     }
 
