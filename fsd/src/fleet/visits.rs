@@ -19,7 +19,7 @@ use super::{
     uri::{Authority, Uri},
 };
 use crate::session::{
-    self, Engine, Error, Notes, Session, SessionId,
+    self, Engine, Error, Notes, Pin, Session, SessionId,
     codec::{Put, Take, opened, sealed},
 };
 
@@ -44,6 +44,18 @@ pub enum VisitError {
     /// It is asked, and does not answer as it should.
     #[error("https://{0} answers with what is no session")]
     Malformed(Authority),
+    /// It answers with another one than was asked for, or says that one of this host's is its own.
+    #[error(
+        "https://{authority} answers with {session}, which is another session than {asked}; ask by the whole ID, and whoever runs that host"
+    )]
+    Another {
+        /// Who.
+        authority: Authority,
+        /// What was asked for.
+        asked: String,
+        /// What it says.
+        session: SessionId,
+    },
     /// What the engine says.
     #[error(transparent)]
     Engine(#[from] session::Error),
@@ -69,6 +81,8 @@ pub struct Visited {
     pub origin: SnapshotId,
     /// What it was opened by, with its ID.
     pub uri: Uri,
+    /// Until something here stands on them.
+    _stay: Arc<Pin>,
 }
 
 /// See the module.
@@ -93,7 +107,8 @@ impl Visits {
         Ok(Visits { engine, peers, looks: Mutex::default() })
     }
 
-    /// Asks a host what its session is. From here on it stays there, and hangs on it here. Errors: `NoPeer`, `Peer`, `Malformed`, the disk's.
+    /// Asks a host what its session is. From here on it stays there for a while, and hangs on it here as long as somebody has the answer, or a session stands on
+    /// it. Errors: `NoPeer`, `Peer`, `Malformed`, `Another`, the disk's.
     pub fn visit(&self, uri: &Uri) -> Result<Visited> {
         let (authority, peer) = self.peer(uri)?;
         let reply = peer.open_session(&uri.session, uri.snapshot)?;
@@ -105,18 +120,25 @@ impl Visits {
         if uri.snapshot.is_some_and(|wanted| wanted != root) {
             return Err(malformed());
         }
+        let here = self.engine.session_of(session).map(|session| session.meta.origin);
+        if !may_be((session, origin), uri, here) {
+            return Err(VisitError::Another { authority, asked: uri.session.clone(), session });
+        }
         let uri = Uri { session: session.to_string(), path: Vec::new(), ..uri.clone() };
-        let visited = Visited { session, root, origin, uri };
-        self.hang(&visited)?;
-        Ok(visited)
+        let place = Uri { snapshot: None, ..uri.clone() }.to_string();
+        let stay = Arc::new(self.engine.visit(&[root, origin], &place)?);
+        Ok(Visited { session, root, origin, uri, _stay: stay })
     }
 
     /// Makes forks of what a session of another host is. Errors: as of [`Visits::visit`], and the engine's; then there is none.
     pub fn fork(&self, uri: &Uri, names: &[Option<String>], notes: &Notes) -> Result<Vec<Arc<Session>>> {
         let visited = self.visit(uri)?;
         let forks = self.engine.forks_of(visited.session, (visited.root, visited.origin), names, notes)?;
-        // A gc that ran meanwhile found nobody who needs it.
-        self.hang(&visited)?;
+        // This host may be off for days before the next time that it is due.
+        let mut needed = vec![visited.root, visited.origin];
+        needed.dedup();
+        needed.retain(|id| self.engine.store().hangs(*id));
+        needed.into_iter().for_each(|id| self.renew_one(&visited.uri, id));
         Ok(forks)
     }
 
@@ -125,10 +147,8 @@ impl Visits {
         let tree = (visited.root, visited.origin);
         let session = self.engine.fork_of(visited.session, tree, None, Notes::default())?;
         session.close();
-        let kept = self.hang(visited).and_then(|()| {
-            self.change(|looks| {
-                looks.insert(session.id(), visited.uri.clone());
-            })
+        let kept = self.change(|looks| {
+            looks.insert(session.id(), visited.uri.clone());
         });
         match kept {
             Ok(()) => Ok(session),
@@ -162,7 +182,6 @@ impl Visits {
     ) -> Result<(SnapshotId, Whole)> {
         let visited = self.visit(uri)?;
         self.engine.adopt(visited.root)?;
-        self.hang(&visited)?;
         let whole = self.engine.store().make_whole(visited.root, progress, is_cancelled)?;
         Ok((visited.root, whole))
     }
@@ -171,11 +190,16 @@ impl Visits {
     pub fn renew(&self) {
         for Origin { place, snapshot } in self.engine.store().origins() {
             let Ok(uri) = Uri::parse(&place) else { continue };
-            let renewed =
-                self.peer(&uri).and_then(|(_, peer)| Ok(peer.open_session(&uri.session, Some(snapshot))?));
-            if let Err(error) = renewed {
-                tracing::warn!(%place, %snapshot, %error, "sessions here hang on it, and it cannot be had to stay there; `aetherctl fetch` brings it here");
-            }
+            self.renew_one(&uri, snapshot);
+        }
+    }
+
+    fn renew_one(&self, uri: &Uri, snapshot: SnapshotId) {
+        let renewed =
+            self.peer(uri).and_then(|(_, peer)| Ok(peer.open_session(&uri.session, Some(snapshot))?));
+        if let Err(error) = renewed {
+            let place = Uri { snapshot: None, path: Vec::new(), ..uri.clone() };
+            tracing::warn!(%place, %snapshot, %error, "sessions here hang on it, and it cannot be had to stay there; `aetherctl fetch` brings it here");
         }
     }
 
@@ -187,18 +211,6 @@ impl Visits {
         }
     }
 
-    /// What is whole here already does not hang.
-    fn hang(&self, visited: &Visited) -> Result<()> {
-        let store = self.engine.store();
-        let place = Uri { snapshot: None, ..visited.uri.clone() }.to_string();
-        for snapshot in [visited.root, visited.origin] {
-            if store.hangs(snapshot) || !store.keeps(snapshot)? {
-                store.hang(&[snapshot], &Origin { place: place.clone(), snapshot })?;
-            }
-        }
-        Ok(())
-    }
-
     fn change(&self, change: impl FnOnce(&mut BTreeMap<SessionId, Uri>)) -> Result<()> {
         let mut looks = self.looks.lock();
         change(&mut looks);
@@ -207,6 +219,13 @@ impl Visits {
         let written = put_whole(&**disk, "", NEW, FILE, &encode(looks.keys()));
         Ok(written.map_err(Error::io(disk.display(FILE)))?)
     }
+}
+
+/// Whether a host may say that this session with this origin is what it was asked for, if one of that ID is here with that origin. That one has to be a copy: forks
+/// name it as where they come from.
+fn may_be((session, origin): (SessionId, SnapshotId), asked: &Uri, here: Option<SnapshotId>) -> bool {
+    let is_asked = asked.session.parse().map_or(true, |asked: SessionId| asked == session);
+    is_asked && here.is_none_or(|here| here == origin)
 }
 
 fn encode<'a>(looks: impl Iterator<Item = &'a SessionId>) -> Vec<u8> {
@@ -232,7 +251,22 @@ fn decode(bytes: &[u8]) -> Option<Vec<SessionId>> {
 
 #[cfg(test)]
 mod tests {
+    use cas::Digest;
+
     use super::*;
+
+    #[test]
+    fn who_answers_with_another_session_is_refused() {
+        let (one, other) = (SessionId([1; 10]), SessionId([2; 10]));
+        let (theirs, ours) = (SnapshotId(Digest([1; 32])), SnapshotId(Digest([2; 32])));
+        let asked = |session: &str| Uri::parse(&format!("aether://near:1/{session}")).unwrap();
+        let by_id = asked(&one.to_string());
+        assert!(may_be((one, theirs), &by_id, None) && !may_be((other, theirs), &by_id, None));
+        // A name stands for whatever the other host says, but for what is this host's.
+        assert!(may_be((other, theirs), &asked("work"), None));
+        assert!(!may_be((other, theirs), &asked("work"), Some(ours)));
+        assert!(may_be((other, theirs), &asked("work"), Some(theirs)), "it travelled, and is here and there");
+    }
 
     #[test]
     fn a_file_of_looks_is_whole_or_none() {

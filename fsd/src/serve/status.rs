@@ -48,6 +48,7 @@ impl From<VisitError> for Status {
         let code = match &error {
             VisitError::NoPeer(_) => Code::FailedPrecondition,
             VisitError::Malformed(_) => Code::DataLoss,
+            VisitError::Another { .. } => Code::FailedPrecondition,
             VisitError::Peer(failure) => failure_code(failure),
             VisitError::Engine(error) => session_code(error),
         };

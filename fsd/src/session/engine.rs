@@ -8,7 +8,7 @@ use std::{
     fmt,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
 };
 
@@ -28,6 +28,7 @@ use super::{
     live::{Session, Shared},
     log::Purpose,
     notes::Notes,
+    pins::{Pin, Pins},
     record::{Meta, Record, anchor},
     recover::Recovery,
     replay::{Met, Replay},
@@ -66,25 +67,20 @@ pub struct Engine {
     sessions: RwLock<Sessions>,
     naming: Mutex<()>,
     /// Snapshots on their way to the remote store, which nothing else may refer to.
-    publishing: Mutex<Vec<SnapshotId>>,
+    publishing: Arc<Pins>,
+    /// Snapshots that are opened, and of which those that hang go on to do so.
+    pub(super) opening: Arc<Pins>,
+    /// How many hung when those that nobody needs were forgotten.
+    pub(super) hung: AtomicUsize,
     lent: Lent,
 }
 
 /// A snapshot that stays as long as this is there.
 #[derive(Debug)]
-pub struct Publishing<'a> {
+pub struct Publishing {
     /// Which.
     pub snapshot: SnapshotId,
-    engine: &'a Engine,
-}
-
-impl Drop for Publishing<'_> {
-    fn drop(&mut self) {
-        let mut publishing = self.engine.publishing.lock();
-        if let Some(at) = publishing.iter().position(|id| *id == self.snapshot) {
-            publishing.swap_remove(at);
-        }
-    }
+    _stays: Pin,
 }
 
 /// What an ID or a name stands for.
@@ -133,9 +129,10 @@ impl Engine {
             let session = Session::new(Arc::clone(&shared), r.meta, r.notes, r.state, r.anchor);
             sessions.insert(Arc::new(session));
         }
-        let (sessions, naming, publishing) = (RwLock::new(sessions), Mutex::new(()), Mutex::default());
+        let (sessions, naming) = (RwLock::new(sessions), Mutex::new(()));
+        let (publishing, opening, hung) = (Arc::default(), Arc::default(), AtomicUsize::new(0));
         let lent = Lent::open(Arc::clone(&shared.disk))?;
-        let engine = Engine { shared, entropy, empty, sessions, naming, publishing, lent };
+        let engine = Engine { shared, entropy, empty, sessions, naming, publishing, opening, hung, lent };
         if set_aside {
             // The place of the cut is seen once, now. What it means for sums has to be in the log.
             engine.sessions().iter().try_for_each(|session| session.write_anchor())?;
@@ -166,6 +163,7 @@ impl Engine {
     /// what it has not been asked yet. Errors: an unknown snapshot, and what the remote store says.
     pub fn adopt(&self, id: SnapshotId) -> Result<()> {
         self.room_for_snapshot(None)?;
+        let _stays = self.stay(&[id]);
         let snapshot = self.bring(id)?;
         let _hold = self.shared.store.hold();
         self.put_snapshots(&[snapshot])?;
@@ -178,8 +176,9 @@ impl Engine {
         let store = self.shared.store.fetching();
         match store.discover(id) {
             // It was never published, and is here.
-            Err(cas::Error::UnknownSnapshot(_))
-                if id == self.empty || store.keeps(id)? || store.hangs(id) => {}
+            Err(cas::Error::UnknownSnapshot(_)) if id == self.empty || store.keeps(id)? => {}
+            // Another host has it, whatever the store has.
+            Err(cas::Error::UnknownSnapshot(_) | cas::Error::Remote(_)) if store.hangs(id) => {}
             discovered => drop(discovered?),
         }
         let snapshot = store.snapshot(id)?;
@@ -215,6 +214,7 @@ impl Engine {
         root: SnapshotId,
         taken: impl FnOnce(&mut Meta) -> Result<()>,
     ) -> Result<Arc<Session>> {
+        let _stay = self.stay(&[root, meta.origin]);
         let snapshots = [self.bring(root)?, self.bring(meta.origin)?];
         let _hold = self.shared.store.hold();
         self.put_snapshots(&snapshots)?;
@@ -460,11 +460,10 @@ impl Engine {
         session: &Session,
         keep: bool,
         progress: &mut dyn FnMut(SealProgress),
-    ) -> Result<Publishing<'_>> {
+    ) -> Result<Publishing> {
         let _hold = self.shared.store.hold();
         let snapshot = self.seal(session, keep, progress)?.snapshot;
-        self.publishing.lock().push(snapshot);
-        Ok(Publishing { snapshot, engine: self })
+        Ok(Publishing { snapshot, _stays: self.publishing.pin(&[snapshot]) })
     }
 
     /// Snapshots that stay here for other hosts.
@@ -521,10 +520,13 @@ impl Engine {
     }
 
     /// What sessions refer to in the store. Asked for while no seal is under way.
-    fn gc_roots(&self) -> Roots {
+    pub(super) fn gc_roots(&self) -> Roots {
         let mut roots = Roots::default();
         roots.snapshots.push(self.empty);
-        roots.snapshots.extend(self.publishing.lock().iter());
+        roots.snapshots.extend(self.publishing.snapshots());
+        // Of the others nobody says that they are here.
+        let opening = self.opening.snapshots().into_iter();
+        roots.snapshots.extend(opening.filter(|id| self.shared.store.hangs(*id)));
         roots.snapshots.extend(self.lent.snapshots(self.shared.clock.now().secs));
         let (mut remembered, mut hanging) = ([HashSet::new(), HashSet::new()], Box::<Roots>::default());
         for session in self.sessions() {
@@ -656,6 +658,7 @@ impl Engine {
         if let Err(error) = self.trim() {
             tracing::warn!(%error, "cannot trim the log");
         }
+        self.forget_hanging();
     }
 
     /// Seals, or at least writes an anchor if the log is to be trimmed.

@@ -32,6 +32,7 @@ mod name;
 mod names;
 mod notes;
 mod overdue;
+mod pins;
 mod privileges;
 mod profile;
 mod rebase;
@@ -44,6 +45,7 @@ mod sessions;
 mod state;
 mod sums;
 mod tree;
+mod visiting;
 
 pub use accesses::{ACCESSES_ALL_MAX, ACCESSES_MAX, Accesses};
 pub use ambient::{Boot, Clock, Entropy};
@@ -66,6 +68,7 @@ pub use notes::{
     KEY_BYTES_MAX, LABELS_MAX, LIFETIME_S_MAX, LIFETIME_S_MIN, Notes, VALUE_BYTES_MAX, check_key,
 };
 pub use overdue::Overdue;
+pub use pins::Pin;
 pub use privileges::Writer;
 pub use profile::{ENTRY_PATH_BYTES_MAX, Profile, ProfileEntry};
 pub use record::Meta;
