@@ -130,6 +130,12 @@ impl Near {
                 *is_wanted = true;
                 return Sought::Settled;
             }
+            // It is here before it is not coming any more: so it may have come since somebody looked.
+            if (self.has)(name.1) {
+                drop(state);
+                arrivals.tell(name);
+                return Sought::Settled;
+            }
             state.trails.remove(&name.1).map_or(WINDOW, |window| (2 * window).min(WINDOW_MAX))
         };
         let (patience, all) = if self.is_alone { ALONE } else { BESIDE_STORE };
