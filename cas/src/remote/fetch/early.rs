@@ -22,12 +22,7 @@ impl Fetcher {
     /// begun any more, and what is under way is waited for, for a while.
     pub fn forget_readers(&self) {
         let mut state = self.shared.state.lock();
-        let State { ahead, frames, .. } = &mut *state;
-        for queued in ahead.drain(..) {
-            for frame in queued.range.clone() {
-                frames.remove(&(queued.name(), frame));
-            }
-        }
+        state.drop_queued();
         let is_busy = |state: &mut State| state.frames.values().any(Vec::is_empty) && !state.is_ending;
         self.shared.room.wait_while_for(&mut state, is_busy, GOODBYE);
         drop(state);
@@ -97,6 +92,19 @@ impl State {
         start..start + count
     }
 
+    /// Empties the queue of what nobody waits for; where somebody does by now, who named it with others, it stays.
+    fn drop_queued(&mut self) {
+        let State { ahead, frames, .. } = self;
+        ahead.retain(|queued| {
+            let places = queued.range.clone().map(|frame| (queued.name(), frame));
+            let is_needed = places.clone().any(|place| frames.get(&place).is_some_and(|who| !who.is_empty()));
+            if !is_needed {
+                places.for_each(|place| drop(frames.remove(&place)));
+            }
+            is_needed
+        });
+    }
+
     /// Puts frames into the queue that nobody waits for.
     fn fetch_ahead(&mut self, frames: Frames) {
         let name = frames.name();
@@ -105,5 +113,40 @@ impl State {
         let positions = position(frames.range.start)..position(frames.range.end);
         self.streams(&frames.layer, frames.pack).fetched(positions);
         self.ahead.push_back(frames);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        ObjectKind,
+        record::PackKind,
+        remote::{name::RemoteName, pack::Builder},
+    };
+
+    /// A fetch that ends drops what was guessed, and another one may have named some of that meanwhile: it waited for a minute, and failed.
+    #[test]
+    fn what_somebody_waits_for_stays_in_the_queue() {
+        let mut builder = Builder::new(PackKind::Data).unwrap();
+        let digests: Vec<_> = (0..4_u8)
+            .map(|nth| {
+                let bytes = vec![nth; 300_000];
+                let digest = Digest::of(&bytes);
+                builder.add(ObjectKind::Chunk, digest, &bytes).unwrap();
+                digest
+            })
+            .collect();
+        let layer = Arc::new(Layer::of_pack(RemoteName([1; 16]), &builder.finish().unwrap()));
+        let frames = |range| Frames { layer: Arc::clone(&layer), pack: 0, range, is_named: false };
+        let mut state = State::default();
+        state.fetch_ahead(frames(0..2));
+        state.fetch_ahead(frames(2..4));
+        let key = (PackKind::Data, digests[3]);
+        assert!(state.joins((RemoteName([1; 16]), 3), key), "it is in the queue");
+        state.drop_queued();
+        assert_eq!(state.ahead.iter().map(|queued| queued.range.clone()).collect::<Vec<_>>(), [2..4]);
+        assert_eq!(state.frames.len(), 2);
+        assert_eq!(state.frames[&(RemoteName([1; 16]), 3)], [key]);
     }
 }
