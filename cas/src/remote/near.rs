@@ -71,6 +71,16 @@ struct State {
     trails: HashMap<Digest, u64>,
 }
 
+impl State {
+    /// Enters that somebody waits for an object, if it is coming.
+    fn joins(&mut self, name: Name) -> bool {
+        self.coming.get_mut(&key(name)).is_some_and(|is_wanted| {
+            *is_wanted = true;
+            true
+        })
+    }
+}
+
 /// Where what comes goes, and who hears of it.
 pub(crate) trait Arrivals {
     /// Puts an object where whoever asks for it finds it.
@@ -124,18 +134,16 @@ impl Near {
         if self.hosts.is_empty() {
             return Sought::Missed(None);
         }
+        if self.state.lock().joins(name) {
+            return Sought::Settled;
+        }
+        // It is here before it is not coming any more: so it may have come since somebody looked.
+        if (self.has)(name.1) {
+            arrivals.tell(name);
+            return Sought::Settled;
+        }
         let window = {
             let mut state = self.state.lock();
-            if let Some(is_wanted) = state.coming.get_mut(&key(name)) {
-                *is_wanted = true;
-                return Sought::Settled;
-            }
-            // It is here before it is not coming any more: so it may have come since somebody looked.
-            if (self.has)(name.1) {
-                drop(state);
-                arrivals.tell(name);
-                return Sought::Settled;
-            }
             state.trails.remove(&name.1).map_or(WINDOW, |window| (2 * window).min(WINDOW_MAX))
         };
         let (patience, all) = if self.is_alone { ALONE } else { BESIDE_STORE };
