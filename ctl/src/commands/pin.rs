@@ -15,15 +15,27 @@ use crate::failure::Failure;
     after_help = "Examples:\n  aetherctl pin linux\n  release=$(aetherctl pin work)\n  aetherctl pin ses_0123456789abcdef     (of another host)"
 )]
 pub(crate) struct Args {
+    #[command(flatten)]
+    what: What,
+}
+
+/// What `pin` and `unpin` are told.
+#[derive(clap::Args)]
+pub(super) struct What {
     /// A snapshot or session: an ID, a prefix of one, or a name; of another host by its whole ID
     #[arg(value_name = "SESSION|SNAPSHOT")]
-    id: String,
+    pub(super) id: String,
 }
 
 pub(crate) async fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
-    let reply = context.connect().await?.pin(PinRequest { id: args.id }).await?.into_inner();
+    let reply = context.connect().await?.pin(PinRequest { id: args.what.id }).await?.into_inner();
+    print(context, &reply.snapshot)
+}
+
+/// The snapshot that stays, or need not.
+pub(super) fn print(context: &mut Context, snapshot: &str) -> Result<(), Failure> {
     if context.json {
-        return context.document(&json!({ "snapshot": reply.snapshot }));
+        return context.document(&json!({ "snapshot": snapshot }));
     }
-    context.line(&reply.snapshot)
+    context.line(snapshot)
 }

@@ -1,8 +1,8 @@
 //! `aetherctl unpin`: a snapshot need not stay in the remote store.
 
 use proto::v1::UnpinRequest;
-use serde_json::json;
 
+use super::pin::{What, print};
 use crate::context::Context;
 use crate::failure::Failure;
 
@@ -15,15 +15,11 @@ use crate::failure::Failure;
     after_help = "Examples:\n  aetherctl unpin linux\n  aetherctl unpin $release && aetherctl gc --why $release"
 )]
 pub(crate) struct Args {
-    /// A snapshot or session: an ID, a prefix of one, or a name; of another host by its whole ID
-    #[arg(value_name = "SESSION|SNAPSHOT")]
-    id: String,
+    #[command(flatten)]
+    what: What,
 }
 
 pub(crate) async fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
-    let reply = context.connect().await?.unpin(UnpinRequest { id: args.id }).await?.into_inner();
-    if context.json {
-        return context.document(&json!({ "snapshot": reply.snapshot }));
-    }
-    context.line(&reply.snapshot)
+    let reply = context.connect().await?.unpin(UnpinRequest { id: args.what.id }).await?.into_inner();
+    print(context, &reply.snapshot)
 }
