@@ -10,6 +10,7 @@ use crate::{
     remote::{
         Manifest,
         layer::Layer,
+        lease,
         pack::{Footer, FrameLens, TRAILER, Unpacker, footer_len},
     },
 };
@@ -83,5 +84,13 @@ pub fn layer(bytes: &[u8]) {
 pub fn manifest(snapshot: SnapshotId, bytes: &[u8]) {
     if let Ok(manifest) = Manifest::decode(snapshot, bytes) {
         assert_eq!(manifest.encode(), bytes, "a manifest has one spelling");
+    }
+}
+
+/// The lease of a host.
+pub fn lease(bytes: &[u8]) {
+    if let Ok(leased) = lease::decode(bytes) {
+        let encoded = lease::encode(&leased).expect("no more than one can name");
+        assert_eq!(encoded, bytes, "a lease has one spelling");
     }
 }

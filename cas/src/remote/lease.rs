@@ -68,7 +68,7 @@ pub(crate) fn encode(leased: &BTreeSet<Leased>) -> Result<Vec<u8>> {
     Ok(out)
 }
 
-/// What a lease names.
+/// What a lease names. Its inverse: in order, and nothing twice.
 pub(crate) fn decode(bytes: &[u8]) -> Result<BTreeSet<Leased>> {
     let malformed = |reason| Error::Malformed { what: "lease", reason };
     if bytes.len() < HEADER + SUM || u32_at(bytes, 0) != MAGIC || u16_at(bytes, 4) != VERSION {
@@ -85,7 +85,11 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<BTreeSet<Leased>> {
     let (snapshots, layers) = body[HEADER..].split_at(snapshots * SNAPSHOT);
     let snapshots = snapshots.chunks_exact(SNAPSHOT).map(|id| SnapshotId(Digest(array(id, 0))));
     let layers = layers.chunks_exact(LAYER).map(|name| RemoteName(array(name, 0)));
-    Ok(snapshots.map(Leased::Snapshot).chain(layers.map(Leased::Layer)).collect())
+    let leased: Vec<_> = snapshots.map(Leased::Snapshot).chain(layers.map(Leased::Layer)).collect();
+    if !leased.is_sorted_by(|one, next| one < next) {
+        return Err(malformed("not in order"));
+    }
+    Ok(leased.into_iter().collect())
 }
 
 /// The lease of this host.
@@ -288,6 +292,24 @@ mod tests {
             let mut flipped = bytes.clone();
             flipped[at] ^= 1;
             assert!(decode(&flipped).is_err() && decode(&bytes[..at]).is_err(), "at {at}");
+        }
+    }
+
+    #[test]
+    fn a_lease_has_one_spelling() {
+        // Any order was taken once, and names that came twice.
+        let spelled = |snapshots: &[u8], layers: &[u8]| {
+            let mut bytes = encode(&BTreeSet::new()).unwrap()[..8].to_vec();
+            bytes.extend([snapshots.len() as u32, layers.len() as u32].map(u32::to_le_bytes).as_flattened());
+            bytes.extend(snapshots.iter().flat_map(|id| [*id; SNAPSHOT]));
+            bytes.extend(layers.iter().flat_map(|name| [*name; LAYER]));
+            bytes.extend(xxh3_64(&bytes).to_le_bytes());
+            bytes
+        };
+        let right = spelled(&[1, 2], &[1, 2]);
+        assert_eq!(encode(&decode(&right).unwrap()).unwrap(), right);
+        for (snapshots, layers) in [([2, 1], [1, 2]), ([1, 2], [2, 1]), ([1, 1], [1, 2]), ([1, 2], [2, 2])] {
+            assert!(decode(&spelled(&snapshots, &layers)).is_err(), "{snapshots:?}, {layers:?}");
         }
     }
 }

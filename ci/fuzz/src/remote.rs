@@ -1,4 +1,4 @@
-//! What comes from the store that hosts share: frames and footers of packs, layers, manifests, heads. What is accepted holds what it says, and
+//! What comes from the store that hosts share: frames and footers of packs, layers, manifests, leases, heads. What is accepted holds what it says, and
 //! written again gives the same bytes.
 
 use cas::{Digest, SnapshotId, fuzzing};
@@ -16,6 +16,7 @@ pub fn run(data: &[u8]) {
         }
         b'f' => fuzzing::footer(&summed(bytes)),
         b'l' => fuzzing::layer(&summed(bytes)),
+        b'e' => fuzzing::lease(&summed(bytes)),
         b's' => {
             if let Some(id) = bytes.get(8..40).and_then(|id| id.try_into().ok()) {
                 fuzzing::manifest(SnapshotId(Digest(id)), &summed(bytes));

@@ -136,11 +136,11 @@ fn peers() -> Vec<Vec<u8>> {
     seeds
 }
 
-/// What a publish of the base leaves in the remote store, without the checksums, and a head of each kind.
+/// What a publish of the base leaves in the remote store, without the checksums, a head of each kind, and leases.
 fn published() -> Vec<Vec<u8>> {
     const SUM: usize = 8;
     let (base, remote) = publish();
-    let mut seeds = Vec::new();
+    let (mut seeds, mut leases) = (Vec::new(), Vec::new());
     for name in remote.list("").expect("a store that does not fail") {
         let bytes = remote.read_whole(&name, u64::MAX).expect("it is listed");
         let body = &bytes[..bytes.len() - SUM];
@@ -154,6 +154,7 @@ fn published() -> Vec<Vec<u8>> {
             }
             Some("layers") => seeds.push([b"l", body].concat()),
             Some("snapshots") => seeds.push([b"s", body].concat()),
+            Some("leases") => leases.push([b"e", body].concat()),
             _ => {}
         }
     }
@@ -176,6 +177,10 @@ fn published() -> Vec<Vec<u8>> {
         [b"h", &bytes[..bytes.len() - SUM]].concat()
     };
     seeds.extend([0, 1, 2, 6, 14, 15].map(head));
+    seeds.extend(leases);
+    // Of two snapshots and two layers, and of nothing.
+    let several = [&b"eAFls\x01\0\0\0\x02\0\0\0\x02\0\0\0"[..], &[1; 32], &[2; 32], &[3; 16], &[4; 16]];
+    seeds.extend([several.concat(), b"eAFls\x01\0\0\0\0\0\0\0\0\0\0\0".to_vec()]);
     seeds
 }
 
