@@ -34,9 +34,9 @@ pub fn frame(is_meta: bool, raw: u32, stored: &[u8]) {
     let kind = if is_meta { PackKind::Meta } else { PackKind::Data };
     let Ok(mut unpacker) = Unpacker::new() else { return };
     let lens = FrameLens { stored: stored.len() as u32, raw };
-    if let Ok((objects, bytes)) = unpacker.unpack(kind, lens, stored) {
-        for object in objects {
-            assert_eq!(crate::Digest::of(&bytes[object.range]), object.digest);
+    if let Ok(frame) = unpacker.unpack(kind, lens, stored, Vec::new()) {
+        for object in frame.objects {
+            assert_eq!(crate::Digest::of(&frame.bytes[object.range]), object.digest);
         }
     }
 }

@@ -8,9 +8,9 @@ use std::{
     ops::Range,
 };
 
-/// Frames that are fetched ahead of a reader at most: 64 MiB of what is in them, and some 16 MiB on their way, which is what a link of 400 MB/s
-/// has on its way in 40 ms.
-pub(super) const WINDOW_MAX: u32 = 256;
+/// Frames that are fetched ahead of a reader at most: 32 MiB of what is in them, a third of what the cache has in memory. At least half of that is on its way: of
+/// sources 3 MiB, what a line of 600 Mbit/s carries in 40 ms, of what does not compress 16 MiB.
+pub(super) const WINDOW_MAX: u32 = 128;
 /// A scan may leave some out: what it finds in other packs, or in the cache.
 const GAP_MAX: u32 = 8;
 /// Those who read many files at a time do not come in the order of the tree.
@@ -22,7 +22,7 @@ const STREAMS_MAX: usize = 8;
 /// This part of what a stream has read is fetched ahead of it: so much is in vain at most if it ends.
 const AHEAD_PART: u32 = 4;
 /// What is fetched ahead is asked for once so much of the window is missing, so that requests are large.
-const STEP_PART: u32 = 4;
+const STEP_PART: u32 = 2;
 
 /// Who reads what a layer has of one kind.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

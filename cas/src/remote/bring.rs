@@ -69,7 +69,7 @@ impl Bring {
     }
 
     fn chunk(&mut self, digest: Digest, bytes: u64) -> Result<()> {
-        if self.store.is_here(digest)? {
+        if self.store.is_here(ObjectKind::Chunk, digest)? {
             self.brought.here += 1;
             return Ok(());
         }

@@ -28,11 +28,11 @@ use super::{
     counters::Counters,
     is_unreachable,
     known::Atlas,
-    layer::{Layer, Place},
+    layer::{FrameName, Layer, Place},
     marks::Marks,
     name::RemoteName,
     near::{Arrivals, Near, Sought},
-    pack::Unpacker,
+    pack::{Frame, Unpacker},
     peer::Name,
 };
 use crate::{Digest, Error, ObjectKind, Result, record::PackKind};
@@ -62,8 +62,14 @@ pub trait Landing: Send + Sync + fmt::Debug + 'static {
     /// Takes an object, which is what it is called. When it returns, whoever asks for the object finds it. May wait, if there is no
     /// room.
     fn land(&self, kind: ObjectKind, digest: Digest, bytes: &[u8]) -> Result<()>;
+    /// Takes a frame of chunks that was unpacked, as it is at this offset of its pack, and what is in it. The same otherwise.
+    fn land_frame(&self, name: FrameName, offset: u64, stored: &[u8], frame: Frame) -> Result<()>;
     /// Whether the object is here already.
-    fn has(&self, digest: Digest) -> bool;
+    fn has(&self, kind: ObjectKind, digest: Digest) -> bool;
+    /// Whether all that is in a frame is here, because the frame is.
+    fn has_frame(&self, name: FrameName) -> bool;
+    /// Memory of a frame that is gone, for one that comes, if there is any.
+    fn memory(&self) -> Vec<u8>;
 }
 
 /// Fetches; ends its threads when it is dropped.
@@ -352,7 +358,7 @@ impl Shared {
     fn locate(&self, kind: ObjectKind, digest: Digest, down: Option<Arc<Error>>, unpacker: &mut Unpacker) {
         let key = (PackKind::of(kind), digest);
         // It may have come with others meanwhile.
-        if self.landing.upgrade().is_some_and(|landing| landing.has(digest)) {
+        if self.landing.upgrade().is_some_and(|landing| landing.has(kind, digest)) {
             return self.landed(&[key], &Ok(()));
         }
         let Sought::Missed(missed) = self.near.seek((kind, digest), self) else { return };
@@ -390,8 +396,28 @@ impl Shared {
         is_new.then_some(first)
     }
 
-    /// Fetches some frames, and tells those who wait for what is in them.
+    /// Fetches those of some frames that are not here, and tells those who wait for what is in them.
     fn fetch(&self, frames: &Frames, unpacker: &mut Unpacker) {
+        let Some(landing) = self.landing.upgrade() else {
+            return self.give_up(frames, &Arc::new(Error::Cancelled));
+        };
+        // Nobody waits for what is here, but somebody may have asked for it before it was.
+        let is_here = |frame: &u32| landing.has_frame((frames.name(), *frame));
+        let mut rest = frames.range.clone();
+        while let Some(first) = rest.next() {
+            let here = is_here(&first);
+            let count = 1 + rest.clone().take_while(|frame| is_here(frame) == here).count() as u32;
+            rest.start = first + count;
+            let piece = Frames { range: first..rest.start, ..frames.clone() };
+            match here {
+                true => piece.range.clone().for_each(|frame| self.done(&piece, frame, &Ok(()))),
+                false => self.bring(&*landing, &piece, unpacker),
+            }
+        }
+    }
+
+    /// Fetches frames by one request.
+    fn bring(&self, landing: &dyn Landing, frames: &Frames, unpacker: &mut Unpacker) {
         let range = frames.layer.range(frames.pack, frames.range.clone());
         let object = frames.name().pack();
         let begun = now();
@@ -408,7 +434,9 @@ impl Shared {
             Err(error) => return self.give_up(frames, &error),
         };
         for frame in frames.range.clone() {
-            let work = AssertUnwindSafe(|| self.unpack(frames, frame, &bytes, range.start, unpacker));
+            let Range { start, end } = frames.layer.range(frames.pack, frame..frame + 1);
+            let stored = &bytes[(start - range.start) as usize..(end - range.start) as usize];
+            let work = AssertUnwindSafe(|| self.unpack(landing, frames, frame, stored, unpacker));
             let unpacked = catch_unwind(work).unwrap_or_else(|_| Err(mistake()));
             self.done(frames, frame, &unpacked.map_err(Arc::new));
         }
@@ -434,30 +462,33 @@ impl Shared {
 
     fn unpack(
         &self,
+        landing: &dyn Landing,
         frames: &Frames,
         frame: u32,
-        bytes: &[u8],
-        start: u64,
+        stored: &[u8],
         unpacker: &mut Unpacker,
     ) -> Result<()> {
-        let Frames { layer, pack, .. } = frames;
-        let range = layer.range(*pack, frame..frame + 1);
-        let stored = &bytes[(range.start - start) as usize..(range.end - start) as usize];
-        let kind = layer.packs()[*pack as usize].kind;
-        let (objects, raw) = unpacker.unpack(kind, layer.lens(Place { pack: *pack, frame }), stored)?;
-        let landing = self.landing.upgrade().ok_or(Error::Cancelled)?;
+        let (layer, place) = (&frames.layer, Place { pack: frames.pack, frame });
+        let kind = layer.packs()[place.pack as usize].kind;
+        let unpacked = unpacker.unpack(kind, layer.lens(place), stored, landing.memory())?;
         let is_ahead = || {
             let state = self.state.lock();
             state.frames.get(&(frames.name(), frame)).is_some_and(Vec::is_empty)
         };
-        if let Some(first) = objects.first()
+        if let Some(first) = unpacked.objects.first()
             && is_ahead()
         {
-            self.marks.put(first.digest, layer, Place { pack: *pack, frame });
+            self.marks.put(first.digest, layer, place);
         }
-        objects
-            .into_iter()
-            .try_for_each(|object| landing.land(object.kind, object.digest, &raw[object.range]))
+        match kind {
+            PackKind::Data => {
+                let offset = layer.range(place.pack, frame..frame + 1).start;
+                landing.land_frame(layer.frame_name(place), offset, stored, unpacked)
+            }
+            PackKind::Meta => unpacked.objects.iter().try_for_each(|object| {
+                landing.land(object.kind, object.digest, &unpacked.bytes[object.range.clone()])
+            }),
+        }
     }
 
     fn landed(&self, keys: &[(PackKind, Digest)], outcome: &Outcome) {

@@ -445,9 +445,7 @@ impl World {
         for host in self.hosts.lock().iter().flatten() {
             // What is in the cache may go.
             let disk = host.disk.copied();
-            for file in disk.list("cache/store/packs").unwrap_or_default() {
-                disk.remove(&format!("cache/store/packs/{file}")).unwrap();
-            }
+            super::tests::cache_files(&disk).iter().for_each(|file| disk.remove(file).unwrap());
             let store = open(&disk);
             let naming = Naming { host: fresh(), fresh: Box::new(fresh) };
             store.attach(Arc::new(remote.clone()), naming, 1 << 20).unwrap();

@@ -71,6 +71,9 @@ pub struct Place {
     pub frame: u32,
 }
 
+/// A frame, whatever layer says where it is: its pack, and its number there.
+pub type FrameName = (RemoteName, u32);
+
 impl Layer {
     /// The layer of one pack.
     pub fn of_pack(name: RemoteName, built: &Built) -> Layer {
@@ -142,6 +145,11 @@ impl Layer {
     /// The lengths of a frame.
     pub fn lens(&self, place: Place) -> FrameLens {
         self.frames[self.nth(place)]
+    }
+
+    /// What the frame at a place is called.
+    pub(super) fn frame_name(&self, place: Place) -> FrameName {
+        (self.packs[place.pack as usize].name, place.frame)
     }
 
     /// Where these frames of a pack are in it.

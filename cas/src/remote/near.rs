@@ -45,7 +45,7 @@ const fn of_ms(quiet: u64, whole: u64) -> Patience {
 }
 
 /// How it is found out that an object need not come.
-type Has = Box<dyn Fn(Digest) -> bool + Send + Sync>;
+type Has = Box<dyn Fn(Name) -> bool + Send + Sync>;
 
 /// See the module.
 pub(crate) struct Near {
@@ -138,7 +138,7 @@ impl Near {
             return Sought::Settled;
         }
         // It is here before it is not coming any more: so it may have come since somebody looked.
-        if (self.has)(name.1) {
+        if (self.has)(name) {
             arrivals.tell(name);
             return Sought::Settled;
         }
@@ -194,7 +194,7 @@ impl Near {
 
     /// What of that is not here and fits: from here on it is coming. The rest is remembered, to know the reader again.
     fn choose(&self, window: u64, following: Vec<Named>) -> Vec<Named> {
-        let lacking: Vec<Named> = following.into_iter().filter(|named| !(self.has)(named.name.1)).collect();
+        let lacking: Vec<Named> = following.into_iter().filter(|named| !(self.has)(named.name)).collect();
         let (mut batch, mut bytes, mut met) = (Vec::new(), 0, HashSet::new());
         let mut state = self.state.lock();
         if state.trails.len() + lacking.len() > TRAILS_MAX {

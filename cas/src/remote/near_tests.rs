@@ -236,7 +236,7 @@ fn a_host_that_lies_delays_and_nothing_else() {
         if let Err(error) = answer {
             let error = error.to_string();
             assert!(error.contains("https://near:1") && error.contains(&object.to_string()), "{error}");
-            assert!(!there.is_here(object).unwrap(), "{lie:?}");
+            assert!(!there.is_here(ObjectKind::Chunk, object).unwrap(), "{lie:?}");
         }
         host.lie(Lie::None);
         soon(|| there.fetching().bytes_of(ObjectKind::Chunk, object).is_ok());

@@ -86,6 +86,15 @@ pub struct Unpacked {
     pub range: Range<usize>,
 }
 
+/// A frame that was unpacked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Frame {
+    /// What is in it, in its order: something, always.
+    pub objects: Vec<Unpacked>,
+    /// All of its bytes, those of the objects among them.
+    pub bytes: Vec<u8>,
+}
+
 impl Builder {
     /// An empty pack for objects that go into packs of this kind. Error: zstd has no memory.
     pub(crate) fn new(kind: PackKind) -> Result<Builder> {
@@ -231,41 +240,40 @@ impl Footer {
 }
 
 /// Takes frames apart; keeps the memory for that.
-pub struct Unpacker {
-    decompressor: Decompressor<'static>,
-    raw: Vec<u8>,
-}
+pub struct Unpacker(Decompressor<'static>);
 
 impl Unpacker {
     /// Error: zstd has no memory.
     pub fn new() -> Result<Unpacker> {
-        Ok(Unpacker { decompressor: Decompressor::new().map_err(Error::io("zstd"))?, raw: Vec::new() })
+        Ok(Unpacker(Decompressor::new().map_err(Error::io("zstd"))?))
     }
 
-    /// Takes a frame apart that stands in a pack of this kind and has these lengths, and checks each object against its digest. Returns
-    /// the objects, and the bytes that they are in. Error: `Malformed`, these are not a frame's bytes.
+    /// Takes a frame apart that stands in a pack of this kind and has these lengths, and checks each object against its digest. Its bytes go where those in
+    /// `memory` were. Error: `Malformed`, these are not a frame's bytes.
     pub(crate) fn unpack(
         &mut self,
         kind: PackKind,
         lens: FrameLens,
         stored: &[u8],
-    ) -> Result<(Vec<Unpacked>, &[u8])> {
+        memory: Vec<u8>,
+    ) -> Result<Frame> {
         if !is_possible(kind, lens) || stored.len() != lens.stored as usize {
             return Err(malformed("a frame of another length"));
         }
-        self.raw.clear();
+        let mut bytes = memory;
+        bytes.clear();
         if lens.stored == lens.raw {
-            self.raw.extend_from_slice(stored);
+            bytes.extend_from_slice(stored);
         } else {
-            self.raw.reserve_exact(lens.raw as usize);
-            let unpacked = self.decompressor.decompress_to_buffer(stored, &mut self.raw);
+            bytes.reserve_exact(lens.raw as usize);
+            let unpacked = self.0.decompress_to_buffer(stored, &mut bytes);
             unpacked.map_err(|_| malformed("a frame that does not unpack"))?;
         }
-        if self.raw.len() != lens.raw as usize {
+        if bytes.len() != lens.raw as usize {
             return Err(malformed("a frame that unpacks to another length"));
         }
-        let objects = objects_of(kind, &self.raw)?;
-        Ok((objects, &self.raw))
+        let objects = objects_of(kind, &bytes)?;
+        Ok(Frame { objects, bytes })
     }
 }
 
@@ -334,8 +342,8 @@ mod tests {
         for lens in &built.frames {
             let stored = &built.bytes[at..at + lens.stored as usize];
             at += stored.len();
-            let (objects, raw) = unpacker.unpack(PackKind::Data, *lens, stored).unwrap();
-            all.extend(objects.iter().map(|object| raw[object.range.clone()].to_vec()));
+            let frame = unpacker.unpack(PackKind::Data, *lens, stored, Vec::new()).unwrap();
+            all.extend(frame.objects.iter().map(|object| frame.bytes[object.range.clone()].to_vec()));
         }
         all
     }
@@ -370,14 +378,18 @@ mod tests {
             let mut wrong = stored.to_vec();
             wrong[at] ^= 1;
             // zstd may not care for a bit; then the objects are right.
-            if let Ok((objects, raw)) = unpacker.unpack(PackKind::Data, lens, &wrong) {
-                assert!(objects.iter().all(|object| Digest::of(&raw[object.range.clone()]) == object.digest));
+            if let Ok(Frame { objects, bytes }) = unpacker.unpack(PackKind::Data, lens, &wrong, Vec::new()) {
+                assert!(
+                    objects.iter().all(|object| Digest::of(&bytes[object.range.clone()]) == object.digest)
+                );
             }
         }
-        assert!(unpacker.unpack(PackKind::Data, lens, &stored[1..]).is_err());
-        assert!(unpacker.unpack(PackKind::Meta, lens, stored).is_err());
+        let mut unpack = |kind, lens, stored| unpacker.unpack(kind, lens, stored, vec![1; 10]);
+        assert!(unpack(PackKind::Data, lens, &stored[1..]).is_err());
+        assert!(unpack(PackKind::Meta, lens, stored).is_err());
         let shorter = FrameLens { raw: lens.raw - 1, ..lens };
-        assert!(unpacker.unpack(PackKind::Data, shorter, stored).is_err());
+        assert!(unpack(PackKind::Data, shorter, stored).is_err());
+        assert!(unpack(PackKind::Data, lens, stored).is_ok());
     }
 
     proptest! {

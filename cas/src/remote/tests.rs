@@ -248,12 +248,7 @@ fn a_scan_behind_another_one_has_nothing_fetched_again() {
     let mut seeds: Vec<_> = (0..FILES).collect();
     // As they stand in the directory, and in the packs.
     seeds.sort_by_key(|seed| seed.to_string());
-    let read = |seed: u64| {
-        let content = bytes(seed, 500 + seed as usize * 7);
-        let mut read = vec![0; content.len()];
-        there.fetching().read_chunk(crate::Digest::of(&content), 0, &mut read).unwrap();
-        assert_eq!(read, content);
-    };
+    let read = |seed: u64| read_files(&there, [seed]);
     read(seeds[0]);
     remote.take_reads();
     let lead = seeds.len() / 2;
@@ -309,12 +304,164 @@ fn the_cache_keeps_its_bound_and_what_it_lets_go_comes_again() {
         assert_tree(&there.fetching(), id, 0..600);
         there.settle_cache(Duration::from_secs(60));
     }
-    let packs = disk.list("cache/store/packs").unwrap();
+    // Files of frames have holes.
     let size = |name: &String| {
-        disk.open(&format!("cache/store/packs/{name}"), crate::disk::Open::Read).unwrap().len().unwrap()
+        let file = crate::disk::read_whole(&disk, name, u64::MAX).unwrap().unwrap();
+        file.chunks(512).filter(|sector| sector.iter().any(|byte| *byte != 0)).count() as u64 * 512
     };
-    let kept: u64 = packs.iter().map(size).sum();
+    let kept: u64 = cache_files(&disk).iter().map(size).sum();
     assert!(kept > bound / 4 && kept < bound * 5 / 4, "{kept} bytes");
+    assert!(there.remote_counts().unwrap().unwrap().cached_bytes <= bound);
+}
+
+/// The files of a cache that have what was fetched.
+pub(super) fn cache_files(disk: &SimDisk) -> Vec<String> {
+    let in_dir = |dir: &str| {
+        let names = disk.list(dir).unwrap_or_default();
+        names.into_iter().map(|name| format!("{dir}/{name}")).collect::<Vec<_>>()
+    };
+    [in_dir("cache/store/packs"), in_dir("cache/frames")].concat()
+}
+
+/// Reads files by their seeds alone, of [`tree`].
+fn read_files(there: &Store, seeds: impl IntoIterator<Item = u64>) {
+    for seed in seeds {
+        let content = bytes(seed, 500 + seed as usize * 7);
+        let mut read = vec![0; content.len()];
+        there.fetching().read_chunk(crate::Digest::of(&content), 0, &mut read).unwrap();
+        assert_eq!(read, content);
+    }
+}
+
+#[test]
+fn chunks_stay_as_they_came_and_are_read_from_there() {
+    let Hosts { remote, there, id, .. } = hosts(0..300);
+    drop(there);
+    let disk = SimDisk::new(9);
+    let there = host(&disk, &remote);
+    there.discover(id).unwrap();
+    read_files(&there, 0..300);
+    there.settle_cache(Duration::from_secs(60));
+    drop(there);
+    remote.take_reads();
+    let there = host(&disk, &remote);
+    // Who does not wait for the disk comes again.
+    let content = bytes(7, 549);
+    let mut part = [0; 40];
+    let read = |part: &mut [u8], patience| {
+        there.fetching().read_chunk_with(patience, crate::Digest::of(&content), 500, part)
+    };
+    assert!(matches!(read(&mut part, Patience::Now), Err(Error::NotNow)));
+    read(&mut part, Patience::Waits).unwrap();
+    assert_eq!(part, content[500..540]);
+    read(&mut part, Patience::Now).unwrap();
+    assert!(read(&mut [0; 50], Patience::Waits).is_err(), "it is not so long");
+    read_files(&there, 0..300);
+    assert_eq!(remote.take_reads(), (0, 0), "all of it was here");
+    let packs = disk.list("cache/store/packs").unwrap();
+    assert!(packs.iter().all(|pack| !pack.ends_with(".data")), "no chunk is by itself");
+}
+
+#[test]
+fn many_who_want_what_the_cache_has_unpack_it_once() {
+    const READERS: usize = 16;
+    let Hosts { remote, there, id, .. } = hosts(0..20);
+    drop(there);
+    let disk = SimDisk::new(9);
+    let there = host(&disk, &remote);
+    there.discover(id).unwrap();
+    read_files(&there, 0..20);
+    there.settle_cache(Duration::from_secs(60));
+    drop(there);
+    let there = host(&disk, &remote);
+    there.know_elsewhere();
+    let (before, barrier) = (disk.reads(), std::sync::Barrier::new(READERS));
+    std::thread::scope(|scope| {
+        for nth in 0..READERS {
+            let (there, barrier) = (&there, &barrier);
+            scope.spawn(move || {
+                barrier.wait();
+                read_files(there, [nth as u64]);
+            });
+        }
+    });
+    assert!(disk.reads() - before < READERS as u64 / 2, "{} reads", disk.reads() - before);
+}
+
+#[test]
+fn damage_of_any_kind_in_the_cache_costs_a_fetch() {
+    let Hosts { remote, there, id, .. } = hosts(0..300);
+    drop(there);
+    let disk = SimDisk::new(9);
+    let there = host(&disk, &remote);
+    there.discover(id).unwrap();
+    assert_tree(&there.fetching(), id, 0..300);
+    there.settle_cache(Duration::from_secs(60));
+    drop(there);
+    type Damage<'a> = &'a dyn Fn(&SimDisk, &str);
+    let damage: [Damage<'_>; 4] = [
+        &|disk, file| {
+            let len = disk.open(file, crate::disk::Open::Read).unwrap().len().unwrap();
+            (0..len).step_by(5000).for_each(|at| disk.flip(file, at, 4));
+        },
+        &|disk, file| disk.open(file, crate::disk::Open::Write).unwrap().set_len(100).unwrap(),
+        &|disk, file| disk.open(file, crate::disk::Open::Write).unwrap().set_len(0).unwrap(),
+        &|disk, file| disk.remove(file).unwrap(),
+    ];
+    for damage in damage {
+        for file in cache_files(&disk) {
+            let disk = disk.copied();
+            damage(&disk, &file);
+            remote.take_reads();
+            let there = host(&disk, &remote);
+            assert_tree(&there.fetching(), id, 0..300);
+            there.settle_cache(Duration::from_secs(60));
+            drop(there);
+            remote.take_reads();
+            let there = host(&disk, &remote);
+            assert_tree(&there.fetching(), id, 0..300);
+            assert_eq!(remote.take_reads().0, 0, "what came again stays: {file}");
+        }
+    }
+}
+
+#[test]
+fn power_loss_at_any_call_of_the_cache_loses_nothing() {
+    let remote = SimRemote::default();
+    let here = host(&SimDisk::new(1), &remote);
+    let id = tree(&here, 0..60).unwrap();
+    publish(&here, id).unwrap();
+    let disk = SimDisk::new(2);
+    let there = host(&disk, &remote);
+    there.discover(id).unwrap();
+    adopt(&there, id);
+    drop(there);
+    for at in 0.. {
+        let disk = disk.copied();
+        disk.crash_after(at);
+        let read = |disk: &SimDisk| {
+            let store = Store::open(Arc::new(disk.clone()))?;
+            store.attach(Arc::new(remote.clone()), naming(), CACHE_BYTES)?;
+            // The cache may come to nothing; what is read is right.
+            (0..60).try_for_each(|seed| {
+                let content = bytes(seed, 500 + seed as usize * 7);
+                let mut read = vec![0; content.len()];
+                store.fetching().read_chunk(crate::Digest::of(&content), 0, &mut read)?;
+                assert_eq!(read, content);
+                Ok::<_, Error>(())
+            })?;
+            store.settle_cache(Duration::from_secs(10));
+            Ok::<_, Error>(())
+        };
+        let outcome = read(&disk);
+        let is_over = !disk.is_down();
+        let after = disk.crash(&mut || disk.random());
+        assert!(!is_over || outcome.is_ok(), "{outcome:?}");
+        read(&after).unwrap();
+        if is_over {
+            return;
+        }
+    }
 }
 
 #[test]

@@ -57,7 +57,7 @@ impl Store {
         let mut maybe: Vec<_> = self.list()?.into_iter().map(|listed| listed.id).collect();
         maybe.truncate(MAYBE_MAX);
         let atlas = Arc::new(Atlas::open(Arc::clone(disk), Arc::clone(&remote), host, maybe)?);
-        let kept = Kept::open(disk, cache_bytes)?;
+        let kept = Kept::open(disk, Arc::clone(&atlas), cache_bytes)?;
         let counters = Arc::<Counters>::default();
         let asked = (Arc::clone(&atlas), Arc::clone(&remote), Arc::clone(&near));
         let fetcher = Fetcher::start(asked.0, asked.1, asked.2, kept.landing(), Arc::clone(&counters))?;
@@ -81,8 +81,8 @@ impl Store {
     }
 
     /// Whether an object need not be fetched.
-    pub(crate) fn is_here(&self, digest: Digest) -> Result<bool> {
-        let is_cached = || self.0.far.get().is_some_and(|far| far.kept.object_len(digest).is_some());
+    pub(crate) fn is_here(&self, kind: ObjectKind, digest: Digest) -> Result<bool> {
+        let is_cached = || self.0.far.get().is_some_and(|far| far.kept.has(kind, digest));
         Ok(self.index().locate(digest)?.is_some() || is_cached())
     }
 
@@ -277,7 +277,7 @@ impl Store {
         }
         let len = match self.index().locate(digest)? {
             Some(at) => at.len,
-            None => self.elsewhere(kind, digest, |kept| Ok(kept.object_len(digest)))?,
+            None => self.elsewhere(kind, digest, |kept| Ok(kept.object_len(kind, digest)))?,
         };
         let mut bytes = vec![0; len as usize];
         self.read_chunk(digest, 0, &mut bytes)?;

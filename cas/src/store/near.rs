@@ -251,10 +251,10 @@ pub(super) fn near(
     is_alone: bool,
 ) -> Arc<Near> {
     let shared = Arc::downgrade(&store.0);
-    let has = move |digest| {
+    let has = move |(kind, digest)| {
         let Some(shared) = shared.upgrade() else { return false };
         // Doubt costs a fetch.
-        Store(shared, super::Absence::Told).is_here(digest).unwrap_or(false)
+        Store(shared, super::Absence::Told).is_here(kind, digest).unwrap_or(false)
     };
     Arc::new(Near::new(peers, is_alone, Box::new(has)))
 }

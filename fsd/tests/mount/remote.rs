@@ -359,8 +359,8 @@ fn damage_in_the_cache_is_fetched_again() {
     assert_same("the mount", &want, &listing(&dir, Times::All));
     hosts.there.terminate();
     // Zeros in the middle of each pack of the cache.
-    let packs = fs::read_dir(hosts.there.state_dir().join("cache/store/packs")).expect("packs").flatten();
-    for pack in packs.map(|pack| pack.path()) {
+    let files = |dir: &str| fs::read_dir(hosts.there.state_dir().join(dir)).expect("a folder").flatten();
+    for pack in files("cache/store/packs").chain(files("cache/frames")).map(|pack| pack.path()) {
         let file = File::options().write(true).open(&pack).expect("a pack");
         let len = file.metadata().expect("a file").len();
         file.write_all_at(&[0; 2000], len / 2).expect("write");

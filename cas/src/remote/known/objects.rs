@@ -70,6 +70,25 @@ impl Atlas {
         first_error.map_or(Ok(None), Err)
     }
 
+    /// Where an object is, by a layer that is in memory.
+    pub(crate) fn place_in_memory(&self, kind: ObjectKind, digest: Digest) -> Option<(Arc<Layer>, Place)> {
+        self.in_memory(kind, digest, &mut HashSet::new())
+    }
+
+    /// Where an object is, by a layer that is here. Asks nobody.
+    pub(crate) fn place_here(&self, kind: ObjectKind, digest: Digest) -> Option<(Arc<Layer>, Place)> {
+        let mut searched = HashSet::new();
+        if let Some(found) = self.in_memory(kind, digest, &mut searched) {
+            return Some(found);
+        }
+        let manifests = self.manifests();
+        let entries = manifests.iter().flat_map(|manifest| &manifest.layers);
+        entries.filter(|entry| searched.insert(entry.name)).find_map(|entry| {
+            let layer = self.load_layer(entry)?;
+            layer.find(PackKind::of(kind), digest).map(|place| (layer, place))
+        })
+    }
+
     /// Whether an object is in a layer that is here. Asks nobody: see [`Atlas::bring_all`].
     pub(crate) fn has(&self, kind: ObjectKind, digest: Digest) -> bool {
         let mut searched = HashSet::new();
@@ -79,13 +98,7 @@ impl Atlas {
         known.sort_by_key(|known| (!known.is_kept, known.manifest.snapshot));
         let entries = known.iter().flat_map(|known| &known.manifest.layers);
         let found = entries.filter(|entry| searched.insert(entry.name)).find(|entry| {
-            let known = self.state.write().layers.get(entry.name);
-            let layer = known.or_else(|| {
-                let layer = self.layer_here(entry).map(Arc::new)?;
-                self.state.write().layers.enter(entry.name, &layer);
-                Some(layer)
-            });
-            layer.is_some_and(|layer| layer.find(PackKind::of(kind), digest).is_some())
+            self.load_layer(entry).is_some_and(|layer| layer.find(PackKind::of(kind), digest).is_some())
         });
         if let Some(entry) = found {
             self.state.write().needed.insert(entry.name);
@@ -116,6 +129,16 @@ impl Atlas {
                 return;
             }
         }
+    }
+
+    /// A layer that is here, in memory from then on.
+    fn load_layer(&self, entry: &LayerEntry) -> Option<Arc<Layer>> {
+        if let Some(known) = self.state.write().layers.get(entry.name) {
+            return Some(known);
+        }
+        let layer = self.layer_here(entry).map(Arc::new)?;
+        self.state.write().layers.enter(entry.name, &layer);
+        Some(layer)
     }
 
     /// A layer, of which a manifest says this. Errors: `Malformed`, `Remote`.
