@@ -53,7 +53,7 @@ const RESERVE_PART: u64 = 20;
 const RESERVE_BYTES_MAX: u64 = 8 << 30;
 /// Bytes of a pack of objects: they go as wholes. Of a small cache an eighth.
 const PACK_BYTES: u64 = 32 << 20;
-/// Frames that are unpacked at a time, at most: each unpacker has some 150 KiB.
+/// Unpackers that are kept for the next frame: each has some 150 KiB.
 const UNPACKERS_MAX: usize = 4;
 
 /// See the module. Ends its thread when it is dropped.
@@ -357,7 +357,10 @@ impl Shared {
         let range = layer.range(place.pack, place.frame..place.frame + 1);
         let read = self.mirror.read(name, range).and_then(|stored| self.unpack(layer, place, &stored));
         read.inspect_err(|error| {
-            tracing::warn!(%error, "damaged in the cache; it is fetched again");
+            // It may have made room meanwhile.
+            if self.mirror.has(name) {
+                tracing::warn!(%error, "damaged in the cache; it is fetched again");
+            }
             if let Err(error) = self.mirror.disown(name) {
                 tracing::warn!(%error, "the cache takes nothing");
             }

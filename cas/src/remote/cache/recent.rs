@@ -182,6 +182,9 @@ impl Recent {
     /// Takes a frame that was on the disk.
     pub(super) fn put_again(&mut self, arrived: &Arc<Arrived>) {
         if self.enter(arrived) {
+            // Somebody wanted something of it.
+            self.reads += 1;
+            arrived.read.store(self.reads, Relaxed);
             self.spent.push_back(Arc::clone(arrived));
         }
     }
@@ -410,7 +413,8 @@ mod tests {
     fn what_was_read_goes_before_what_nobody_has_come_to() {
         let mut recent = Recent::default();
         let readers = READERS_MAX as u8;
-        (0..readers + 4).for_each(|nth| recent.put_again(&arrived(nth * 3)));
+        (0..readers + 4).for_each(|nth| recent.put_new(&arrived(nth * 3), 0, Arc::from([])));
+        recent.written(u64::MAX);
         let drop_one = |recent: &mut Recent| {
             let before: Vec<_> = recent.frames.keys().map(|(_, nth)| nth / 3).collect();
             assert!(recent.make_room(0, recent.bytes - 1));
@@ -424,5 +428,7 @@ mod tests {
         recent.get(digest(6)).unwrap();
         assert_eq!(drop_one(&mut recent), [u32::from(readers) + 1], "nobody is where the first reader was");
         assert_eq!(drop_one(&mut recent), [u32::from(readers) + 2], "the oldest of the rest");
+        recent.put_again(&arrived(60));
+        assert_eq!(drop_one(&mut recent), [u32::from(readers)], "what was unpacked again has a reader");
     }
 }
