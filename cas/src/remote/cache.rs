@@ -1,7 +1,7 @@
 //! Objects of the remote store that are here: in memory those that have just come, on disk those that came before.
 //!
 //! The disk's part is apart from the store, so that what can be fetched again is never mixed with what cannot. Chunks come a frame at a time, and stay
-//! as they came ([`mirror`]): to write a scan down costs a fifth of its bytes, and nothing is done with them; who reads there later unpacks a frame, which
+//! as they came (`mirror.rs`): to write a scan down costs a fifth of its bytes, and nothing is done with them; who reads there later unpacks a frame, which
 //! is in memory then for who reads what is beside it. What is no chunk, or came from another host, is in a store of its own. Both together are bounded; what
 //! was read longest ago goes first, a pack at a time. Whatever goes wrong costs a fetch: what is damaged or gone counts as not here.
 

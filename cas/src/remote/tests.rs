@@ -333,16 +333,30 @@ fn read_files(there: &Store, seeds: impl IntoIterator<Item = u64>) {
     }
 }
 
-#[test]
-fn chunks_stay_as_they_came_and_are_read_from_there() {
-    let Hosts { remote, there, id, .. } = hosts(0..300);
-    drop(there);
+/// A host of which the session stands on what another one has published, before anything was read.
+fn adopted(seeds: std::ops::Range<u64>) -> (SimRemote, SimDisk, crate::SnapshotId) {
+    let Hosts { remote, id, .. } = hosts(seeds);
     let disk = SimDisk::new(9);
     let there = host(&disk, &remote);
     there.discover(id).unwrap();
-    read_files(&there, 0..300);
+    adopt(&there, id);
+    drop(there);
+    (remote, disk, id)
+}
+
+/// The same, with all of it in the cache.
+fn fetched(seeds: std::ops::Range<u64>) -> (SimRemote, SimDisk, crate::SnapshotId) {
+    let (remote, disk, id) = adopted(seeds.clone());
+    let there = host(&disk, &remote);
+    assert_tree(&there.fetching(), id, seeds);
     there.settle_cache(Duration::from_secs(60));
     drop(there);
+    (remote, disk, id)
+}
+
+#[test]
+fn chunks_stay_as_they_came_and_are_read_from_there() {
+    let (remote, disk, _) = fetched(0..300);
     remote.take_reads();
     let there = host(&disk, &remote);
     // Who does not wait for the disk comes again.
@@ -365,14 +379,7 @@ fn chunks_stay_as_they_came_and_are_read_from_there() {
 #[test]
 fn many_who_want_what_the_cache_has_unpack_it_once() {
     const READERS: usize = 16;
-    let Hosts { remote, there, id, .. } = hosts(0..20);
-    drop(there);
-    let disk = SimDisk::new(9);
-    let there = host(&disk, &remote);
-    there.discover(id).unwrap();
-    read_files(&there, 0..20);
-    there.settle_cache(Duration::from_secs(60));
-    drop(there);
+    let (remote, disk, _) = fetched(0..20);
     let there = host(&disk, &remote);
     there.know_elsewhere();
     let (before, barrier) = (disk.reads(), std::sync::Barrier::new(READERS));
@@ -390,14 +397,7 @@ fn many_who_want_what_the_cache_has_unpack_it_once() {
 
 #[test]
 fn damage_of_any_kind_in_the_cache_costs_a_fetch() {
-    let Hosts { remote, there, id, .. } = hosts(0..300);
-    drop(there);
-    let disk = SimDisk::new(9);
-    let there = host(&disk, &remote);
-    there.discover(id).unwrap();
-    assert_tree(&there.fetching(), id, 0..300);
-    there.settle_cache(Duration::from_secs(60));
-    drop(there);
+    let (remote, disk, id) = fetched(0..300);
     type Damage<'a> = &'a dyn Fn(&SimDisk, &str);
     let damage: [Damage<'_>; 4] = [
         &|disk, file| {
@@ -427,15 +427,7 @@ fn damage_of_any_kind_in_the_cache_costs_a_fetch() {
 
 #[test]
 fn power_loss_at_any_call_of_the_cache_loses_nothing() {
-    let remote = SimRemote::default();
-    let here = host(&SimDisk::new(1), &remote);
-    let id = tree(&here, 0..60).unwrap();
-    publish(&here, id).unwrap();
-    let disk = SimDisk::new(2);
-    let there = host(&disk, &remote);
-    there.discover(id).unwrap();
-    adopt(&there, id);
-    drop(there);
+    let (remote, disk, _) = adopted(0..60);
     for at in 0.. {
         let disk = disk.copied();
         disk.crash_after(at);
@@ -516,15 +508,7 @@ fn another_store_under_the_same_address_is_noticed() {
 
 #[test]
 fn what_is_known_of_the_store_may_go_and_comes_again() {
-    let remote = SimRemote::default();
-    let here = host(&SimDisk::new(1), &remote);
-    let id = tree(&here, 0..300).unwrap();
-    publish(&here, id).unwrap();
-    let disk = SimDisk::new(2);
-    let there = host(&disk, &remote);
-    there.discover(id).unwrap();
-    adopt(&there, id);
-    drop(there);
+    let (remote, disk, id) = adopted(0..300);
     let files: &dyn Disk = &disk;
     for name in files.list("store/remote").unwrap() {
         files.remove(&format!("store/remote/{name}")).unwrap();
