@@ -21,6 +21,9 @@ const PIECES_MAX: usize = 1024;
 const STREAMS_MAX: usize = 8;
 /// This part of what a stream has read is fetched ahead of it: so much is in vain at most if it ends.
 const AHEAD_PART: u32 = 4;
+/// In the beginning it is as many frames as were read, up to these, so that a reader's speed doubles with each round trip: 8 MiB of what is in them, of sources 1.5 MiB to
+/// fetch, and what a line carries in the time of a round trip is not worth another one.
+const EARLY_MAX: u32 = 32;
 /// What is fetched ahead is asked for once so much of the window is missing, so that requests are large.
 const STEP_PART: u32 = 2;
 
@@ -57,7 +60,7 @@ impl Streams {
         stream.read += position.min(stream.end).saturating_sub(stream.at);
         stream.at = stream.at.max(position);
         stream.end = stream.end.max(position + 1);
-        let window = stream.read.div_ceil(AHEAD_PART).min(WINDOW_MAX);
+        let window = window(stream.read);
         let end = (stream.at + 1 + window).min(count);
         let is_due = end.saturating_sub(stream.end) > window / STEP_PART;
         let range = stream.end..if is_due || end == count { end.max(stream.end) } else { stream.end };
@@ -113,6 +116,11 @@ impl Streams {
     }
 }
 
+/// Frames to have ahead of who has read so many.
+fn window(read: u32) -> u32 {
+    read.min(EARLY_MAX).max(read.div_ceil(AHEAD_PART)).min(WINDOW_MAX)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -135,7 +143,8 @@ mod tests {
                 end = range.end;
             }
             let ahead = end.saturating_sub(at + 1);
-            assert!(ahead <= at.div_ceil(AHEAD_PART).min(WINDOW_MAX), "{ahead} ahead of {at}");
+            let part = if at <= EARLY_MAX { at } else { EARLY_MAX.max(at.div_ceil(AHEAD_PART)) };
+            assert!(ahead <= part.min(WINDOW_MAX), "{ahead} ahead of {at}");
             assert!(at < 8 || at + 8 > COUNT || ahead > 0, "it waits at {at}");
         }
         assert_eq!(end, COUNT);
@@ -144,6 +153,19 @@ mod tests {
             "{}: {steps:?}",
             steps.len()
         );
+    }
+
+    #[test]
+    fn what_is_ahead_doubles_in_the_beginning() {
+        let (mut streams, mut trips, mut at, mut end) = (Streams::default(), 0, 0, 0);
+        while end < 2 * EARLY_MAX {
+            // What came with the last round trip is read, and what is behind it is asked for.
+            let came = end;
+            (at..=came)
+                .for_each(|position| end = end.max(position + 1).max(read(&mut streams, position).end));
+            (at, trips) = (came + 1, trips + 1);
+        }
+        assert!(trips <= EARLY_MAX.ilog2() + 3, "{trips} round trips");
     }
 
     #[test]
@@ -169,10 +191,10 @@ mod tests {
         for at in 0..40 {
             read(&mut streams, at);
         }
-        let range = streams.read(52, COUNT);
-        assert!(range.len() > 4, "{range:?}");
+        let range = streams.read(78, COUNT);
+        assert!(range.start > 78 && range.len() > 4, "{range:?}");
         streams.went(range.start + 1);
-        assert_eq!(streams.read(53, COUNT).start, range.start + 1, "it goes on behind that");
+        assert_eq!(streams.read(79, COUNT).start, range.start + 1, "it goes on behind that");
     }
 
     #[test]

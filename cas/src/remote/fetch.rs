@@ -41,6 +41,8 @@ use crate::{Digest, Error, ObjectKind, Result, record::PackKind};
 const THREADS: usize = 16;
 /// Bytes of a pack that one request asks for, if it is for more than a frame.
 const REQUEST_BYTES: u64 = 1 << 20;
+/// And frames: one thread unpacks them, and of what compresses well a megabyte is all that is ahead of a reader.
+const REQUEST_FRAMES: usize = 24;
 /// Bytes of packs that are on their way, or wait for a thread, because somebody named many objects: beyond that he waits. A line of 2.2 Mbit/s has them in a
 /// minute.
 const NAMED_BYTES_MAX: u64 = 16 << 20;
@@ -268,6 +270,11 @@ impl Drop for Fetcher {
     fn drop(&mut self) {
         self.end();
     }
+}
+
+/// Whether one request may ask for these frames of a pack.
+fn is_one_request(layer: &Layer, pack: u32, frames: Range<u32>) -> bool {
+    frames.len() <= REQUEST_FRAMES && layer.stored_bytes(pack, frames) <= REQUEST_BYTES
 }
 
 #[expect(

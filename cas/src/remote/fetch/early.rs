@@ -5,7 +5,7 @@
 
 use std::{ops::Range, sync::Arc, time::Duration};
 
-use super::{AHEAD_MAX, Fetcher, Frames, LAYERS_MAX, REQUEST_BYTES, Shared, State};
+use super::{AHEAD_MAX, Fetcher, Frames, LAYERS_MAX, Shared, State, is_one_request};
 use crate::{
     Digest,
     remote::{
@@ -87,7 +87,7 @@ impl State {
                 && streams.is_none_or(|streams| !streams.has(begin + frame))
         };
         let start = range.start;
-        let fits = |frame: u32| frame == start || layer.stored_bytes(pack, start..frame + 1) <= REQUEST_BYTES;
+        let fits = |frame: u32| frame == start || is_one_request(layer, pack, start..frame + 1);
         let count = range.take_while(|frame| is_free(*frame) && fits(*frame)).count() as u32;
         start..start + count
     }

@@ -8,7 +8,7 @@ use std::{collections::hash_map::Entry, sync::Arc, time::Instant};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::{
-    Fetcher, Flight, Frames, Job, Landed, NAMED_BYTES_MAX, REQUEST_BYTES, Shared, State, Ticket, WAIT, now,
+    Fetcher, Flight, Frames, Job, Landed, NAMED_BYTES_MAX, Shared, State, Ticket, WAIT, is_one_request, now,
 };
 use crate::{
     Digest, Error, ObjectKind,
@@ -202,6 +202,6 @@ impl Frames {
     fn takes(&self, next: &Frames) -> bool {
         self.name() == next.name()
             && self.range.end == next.range.start
-            && self.layer.stored_bytes(self.pack, self.range.start..next.range.end) <= REQUEST_BYTES
+            && is_one_request(&self.layer, self.pack, self.range.start..next.range.end)
     }
 }
