@@ -2,7 +2,7 @@
 //!
 //! Every piece of work is by a new daemon on an empty state. Native is what has to come over the network in any case: a plain download
 //! of the packs. The bandwidth is that of the server and of this machine's memory, which does what both ends do with its two or more processors; so
-//! the comparison with a download is made once more over a line of a bandwidth that one has.
+//! the comparison with a download is made once more over lines of a bandwidth that one has.
 
 use std::{
     fs,
@@ -34,16 +34,51 @@ use crate::{
 /// Of each request: another region of the same continent.
 const DELAY: Duration = Duration::from_millis(20);
 /// In turns; what begins a round ends the next one.
-const WORKS: [fn(&mut Turn<'_>) -> Result<()>; 7] =
-    [open, look, read_one, read_all, download, read_all_over_line, download_over_line];
-/// Of the line: 1 Gbit/s.
-const LINE_BYTES_PER_SECOND: u64 = 125_000_000;
+const WORKS: [Work; 9] = [
+    open,
+    look,
+    read_one,
+    |turn| turn.read_all(Way::Straight),
+    |turn| turn.download(Way::Straight),
+    |turn| turn.read_all(Way::Narrow),
+    |turn| turn.download(Way::Narrow),
+    |turn| turn.read_all(Way::Narrower),
+    |turn| turn.download(Way::Narrower),
+];
 /// Of the file that is read alone.
 const FILE_BYTES_MAX: u64 = 64 << 10;
 
-const READ_ALL: &str = "`grep -r`, against a plain download of all packs; wanted: at most 2.00";
-const READ_ALL_OVER_LINE: &str =
-    "`grep -r` over 1 Gbit/s, against a plain download of all packs; wanted: at most 2.00";
+type Work = fn(&mut Turn<'_>) -> Result<()>;
+
+/// To the store.
+#[derive(Clone, Copy)]
+enum Way {
+    /// As fast as this machine carries it.
+    Straight,
+    Narrow,
+    Narrower,
+}
+
+impl Way {
+    const ALL: [Way; 3] = [Way::Straight, Way::Narrow, Way::Narrower];
+
+    fn bytes_per_second(self) -> Option<u64> {
+        match self {
+            Way::Straight => None,
+            Way::Narrow => Some(125_000_000),
+            Way::Narrower => Some(62_500_000),
+        }
+    }
+
+    /// What is read by it.
+    fn grep(self) -> &'static str {
+        match self {
+            Way::Straight => "`grep -r`",
+            Way::Narrow => "`grep -r` over 1 Gbit/s",
+            Way::Narrower => "`grep -r` over 500 Mbit/s",
+        }
+    }
+}
 
 pub(crate) fn run(stage: &Stage, program: &Path, samples: &mut Vec<Sample>) -> Result<()> {
     stage.progress.expect(u64::from(stage.rounds) * WORKS.len() as u64);
@@ -67,11 +102,10 @@ pub(crate) fn run(stage: &Stage, program: &Path, samples: &mut Vec<Sample>) -> R
     shell::remove(&dir)
 }
 
-/// A snapshot of the tree's sources in a bucket, and a slow way there.
+/// A snapshot of the tree's sources in a bucket.
 struct Published {
-    proxy: Proxy,
-    /// The same way with a bandwidth.
-    line: Proxy,
+    /// The slow ways there.
+    ways: Vec<Proxy>,
     bucket: Bucket,
     packs: Vec<Pack>,
     snapshot: String,
@@ -84,16 +118,22 @@ impl Published {
     fn create(stage: &Stage, program: &Path, dir: &Path) -> Result<Published> {
         let bucket = Bucket::create(program, &dir.join("buckets"))?;
         let snapshot = publish(&stage.tree.root, bucket.address(), dir)?;
-        let proxy = Proxy::start(bucket.address(), DELAY, None)?;
-        let line = Proxy::start(bucket.address(), DELAY, Some(LINE_BYTES_PER_SECOND))?;
+        let ways = Way::ALL.iter().map(|way| Proxy::start(bucket.address(), DELAY, way.bytes_per_second()));
+        let ways = ways.collect::<Result<_>>()?;
         let (packs, file) = (bucket.packs()?, some_file(&stage.tree.root)?);
-        Ok(Published { proxy, line, bucket, packs, snapshot, file, dir: dir.to_owned() })
+        Ok(Published { ways, bucket, packs, snapshot, file, dir: dir.to_owned() })
     }
 
-    /// By either way.
+    fn way(&self, way: Way) -> &Proxy {
+        &self.ways[way as usize]
+    }
+
+    /// By all ways.
     fn traffic(&self) -> Traffic {
-        let (one, other) = (self.proxy.traffic(), self.line.traffic());
-        Traffic { requests: one.requests + other.requests, bytes: one.bytes + other.bytes }
+        self.ways.iter().map(Proxy::traffic).fold(Traffic::default(), |sum, one| Traffic {
+            requests: sum.requests + one.requests,
+            bytes: sum.bytes + one.bytes,
+        })
     }
 
     fn pack_bytes(&self, which: impl Fn(&Pack) -> bool) -> f64 {
@@ -135,15 +175,15 @@ struct Host {
 }
 
 impl Host {
-    fn create(published: &Published, way: &Proxy) -> Result<Host> {
-        let environment = bucket::environment(way.address());
+    fn create(published: &Published, way: Way) -> Result<Host> {
+        let environment = bucket::environment(published.way(way).address());
         let daemon =
             Daemon::create_with(&published.dir.join("host"), &["--remote", bucket::URL], environment)?;
         Ok(Host { daemon, root: published.dir.join("mounted") })
     }
 
     /// One with the snapshot mounted, of which nothing was read.
-    fn mounted(published: &Published, way: &Proxy) -> Result<Host> {
+    fn mounted(published: &Published, way: Way) -> Result<Host> {
         let host = Host::create(published, way)?;
         let (session, _) = host.daemon.create_session(&published.snapshot)?;
         host.daemon.mount(&session, &host.root, &[])?;
@@ -168,7 +208,7 @@ struct Turn<'a> {
 
 fn open(turn: &mut Turn<'_>) -> Result<()> {
     let published = turn.published;
-    let host = Host::create(published, &published.proxy)?;
+    let host = Host::create(published, Way::Straight)?;
     let mut parts = [0.0; 3];
     let work = "`create --from`, `mount`, `ls`; wanted: at most 0.5 s";
     turn.measure(&host, work, "create, mount, ls", |Host { daemon, root }| {
@@ -188,7 +228,7 @@ fn open(turn: &mut Turn<'_>) -> Result<()> {
 }
 
 fn look(turn: &mut Turn<'_>) -> Result<()> {
-    let host = Host::mounted(turn.published, &turn.published.proxy)?;
+    let host = Host::mounted(turn.published, Way::Straight)?;
     let bytes = turn.measure(&host, "`find -size`; wanted: at most 3 s", "find", |host| find(&host.root))?;
     let meta_bytes = turn.published.pack_bytes(|pack| pack.is_meta);
     turn.compare(
@@ -200,7 +240,7 @@ fn look(turn: &mut Turn<'_>) -> Result<()> {
 }
 
 fn read_one(turn: &mut Turn<'_>) -> Result<()> {
-    let host = Host::mounted(turn.published, &turn.published.proxy)?;
+    let host = Host::mounted(turn.published, Way::Straight)?;
     let file = host.root.join(&turn.published.file);
     turn.measure(&host, "`cat` of one file; wanted: at most 0.2 s", "cat", |_| {
         shell::run(Command::new("cat").arg(&file)).map(drop)
@@ -209,37 +249,24 @@ fn read_one(turn: &mut Turn<'_>) -> Result<()> {
     host.remove()
 }
 
-fn read_all(turn: &mut Turn<'_>) -> Result<()> {
-    turn.read_all_by(&turn.published.proxy, READ_ALL, "grep")
-}
-
-fn read_all_over_line(turn: &mut Turn<'_>) -> Result<()> {
-    turn.read_all_by(&turn.published.line, READ_ALL_OVER_LINE, "grep over 1 Gbit/s")
-}
-
-fn download(turn: &mut Turn<'_>) -> Result<()> {
-    turn.download_by(&turn.published.proxy, READ_ALL)
-}
-
-fn download_over_line(turn: &mut Turn<'_>) -> Result<()> {
-    turn.download_by(&turn.published.line, READ_ALL_OVER_LINE)
-}
-
 impl Turn<'_> {
-    fn read_all_by(&mut self, way: &Proxy, work: &str, short: &str) -> Result<()> {
+    fn read_all(&mut self, way: Way) -> Result<()> {
         let host = Host::mounted(self.published, way)?;
-        let bytes = self.measure(&host, work, short, |host| grep(&host.root))?;
+        let bytes = self.measure(&host, &against_download(way), way.grep(), |host| grep(&host.root))?;
         let pack_bytes = self.published.pack_bytes(|_| true);
-        let work =
-            format!("{short}: bytes of packs since the start, against all packs; wanted: at most 1.30");
+        let work = format!(
+            "{}: bytes of packs since the start, against all packs; wanted: at most 1.30",
+            way.grep()
+        );
         self.compare(&work, pack_bytes, bytes);
         host.remove()
     }
 
-    fn download_by(&mut self, way: &Proxy, work: &str) -> Result<()> {
+    fn download(&mut self, way: Way) -> Result<()> {
         let Published { packs, dir, .. } = self.published;
-        let seconds = clock::seconds(|| bucket::download(way.address(), packs, &dir.join("packs")))?;
-        self.put(work, NATIVE, Unit::Seconds, seconds);
+        let address = self.published.way(way).address();
+        let seconds = clock::seconds(|| bucket::download(address, packs, &dir.join("packs")))?;
+        self.put(&against_download(way), NATIVE, Unit::Seconds, seconds);
         Ok(())
     }
 
@@ -284,6 +311,10 @@ impl Turn<'_> {
         let (group, round) = (Group::Remote, self.round);
         self.samples.push(Sample { group, work, side, round, unit, value, at: None, daemon: None });
     }
+}
+
+fn against_download(way: Way) -> String {
+    format!("{}, against a plain download of all packs; wanted: at most 2.00", way.grep())
 }
 
 fn us(us: u64) -> f64 {
