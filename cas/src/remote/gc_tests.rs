@@ -188,6 +188,8 @@ struct World {
     lines: Mutex<BTreeMap<usize, Arc<Line>>>,
     heads: Mutex<BTreeMap<usize, SnapshotId>>,
     pins: Mutex<BTreeSet<SnapshotId>>,
+    /// How often each was unpinned, from when that began.
+    unpinned: Mutex<BTreeMap<SnapshotId, u64>>,
     trees: Mutex<BTreeMap<SnapshotId, Range<u64>>>,
     late: Mutex<Vec<Late>>,
     /// Stalls that are within each other now.
@@ -218,6 +220,7 @@ impl World {
             lines: Mutex::default(),
             heads: Mutex::default(),
             pins: Mutex::default(),
+            unpinned: Mutex::default(),
             trees: Mutex::default(),
             late: Mutex::default(),
             stalls: AtomicU64::new(0),
@@ -396,11 +399,16 @@ impl World {
     fn pin(&self, host: &Host) -> Result<()> {
         let Some(id) = self.heads.lock().get(&0).copied() else { return Ok(()) };
         self.say(|| format!("host {} pins {id}", host.line.host));
+        let unpinned = || self.unpinned.lock().get(&id).copied();
+        let before = unpinned();
         match host.store.pin(id, fresh()) {
             Err(Error::UnknownSnapshot(_)) => return Ok(()),
             pinned => pinned?,
         }
-        self.pins.lock().insert(id);
+        // Who unpins meanwhile takes this pin back, too, or does not.
+        if unpinned() == before {
+            self.pins.lock().insert(id);
+        }
         self.count("pinned");
         Ok(())
     }
@@ -408,7 +416,11 @@ impl World {
     fn unpin(&self, host: &Host) -> Result<()> {
         let Some(id) = self.pins.lock().pop_first() else { return Ok(()) };
         self.say(|| format!("host {} unpins {id}", host.line.host));
-        host.store.unpin(id).map(drop)
+        *self.unpinned.lock().entry(id).or_default() += 1;
+        let unpinned = host.store.unpin(id);
+        // One who pinned it meanwhile came before this, or after it.
+        self.pins.lock().remove(&id);
+        unpinned.map(drop)
     }
 
     fn collect(&self, host: &Host) -> Result<Report> {
