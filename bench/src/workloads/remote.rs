@@ -40,10 +40,10 @@ const WORKS: [Work; 9] = [
     read_one,
     |turn| turn.read_all(Way::Straight),
     |turn| turn.download(Way::Straight),
-    |turn| turn.read_all(Way::Narrow),
-    |turn| turn.download(Way::Narrow),
-    |turn| turn.read_all(Way::Narrower),
-    |turn| turn.download(Way::Narrower),
+    |turn| turn.read_all(Way::Gigabit),
+    |turn| turn.download(Way::Gigabit),
+    |turn| turn.read_all(Way::HalfGigabit),
+    |turn| turn.download(Way::HalfGigabit),
 ];
 /// Of the file that is read alone.
 const FILE_BYTES_MAX: u64 = 64 << 10;
@@ -55,18 +55,18 @@ type Work = fn(&mut Turn<'_>) -> Result<()>;
 enum Way {
     /// As fast as this machine carries it.
     Straight,
-    Narrow,
-    Narrower,
+    Gigabit,
+    HalfGigabit,
 }
 
 impl Way {
-    const ALL: [Way; 3] = [Way::Straight, Way::Narrow, Way::Narrower];
+    const ALL: [Way; 3] = [Way::Straight, Way::Gigabit, Way::HalfGigabit];
 
     fn bytes_per_second(self) -> Option<u64> {
         match self {
             Way::Straight => None,
-            Way::Narrow => Some(125_000_000),
-            Way::Narrower => Some(62_500_000),
+            Way::Gigabit => Some(125_000_000),
+            Way::HalfGigabit => Some(62_500_000),
         }
     }
 
@@ -74,8 +74,8 @@ impl Way {
     fn grep(self) -> &'static str {
         match self {
             Way::Straight => "`grep -r`",
-            Way::Narrow => "`grep -r` over 1 Gbit/s",
-            Way::Narrower => "`grep -r` over 500 Mbit/s",
+            Way::Gigabit => "`grep -r` over 1 Gbit/s",
+            Way::HalfGigabit => "`grep -r` over 500 Mbit/s",
         }
     }
 }
