@@ -560,3 +560,6 @@ fn layer(remote: &dyn Remote, dated: &Dated) -> Result<Part<RemoteName>> {
 fn doubt(remote: &dyn Remote, object: &str, reason: &str) -> Error {
     Error::Doubt { object: remote.display(object), reason: reason.to_owned() }
 }
+
+#[cfg(test)]
+pub(super) mod tests;
