@@ -8,7 +8,7 @@ use crate::session::{Overdue, Session, SessionId};
 impl Service {
     /// Discards what `overdue` finds to be due. To be called every second or so, by one thread. Failures are logged and tried again a minute later.
     pub fn discard_expired(&self, overdue: &mut Overdue) {
-        let host = &self.0;
+        let host = self.host();
         let (clock, sessions) = (host.engine.clock(), host.engine.sessions());
         let expire = sessions.iter().filter_map(|session| Some((session.id(), session.expires()?)));
         for id in overdue.look(clock.now(), clock.monotonic_us(), expire) {

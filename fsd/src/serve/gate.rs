@@ -1,9 +1,6 @@
 //! The gate in front of everything that is called over the network: who has no token that is good for it gets no further.
 
-use std::{
-    sync::Arc,
-    task::{Context, Poll},
-};
+use std::task::{Context, Poll};
 
 use futures::future::{Either, Ready, ready};
 use token::{Grant, Right};
@@ -16,7 +13,7 @@ use tonic::{
 use tower::{Layer, Service};
 
 use super::{
-    Answer, Host,
+    Answer,
     access::Access,
     bounds::quoted,
     issued::Refusal,
@@ -30,7 +27,7 @@ const WAY_OUT: &str = "whoever may use the daemon's socket makes one with `aethe
 
 /// Puts the gate in front of services.
 #[derive(Clone, Debug)]
-pub(super) struct Gate(pub(super) Arc<Host>);
+pub(super) struct Gate(pub(super) super::Service);
 
 impl<S> Layer<S> for Gate {
     type Service = Gated<S>;
@@ -122,7 +119,8 @@ impl Gate {
                 "the header `authorization` is not `{SCHEME}` and a token; {WAY_OUT}"
             ))
         })?;
-        match self.0.tokens.verify(text, self.0.now_secs())? {
+        let host = self.0.host();
+        match host.tokens.verify(text, host.now_secs())? {
             Ok(token) => Ok(token.grant),
             Err(Refusal::Bad(error)) => Err(Status::unauthenticated(format!("{error}; {WAY_OUT}"))),
             Err(Refusal::Revoked) => {

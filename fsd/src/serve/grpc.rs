@@ -18,7 +18,7 @@ impl Service {
     fn for_caller<Q>(&self, request: &Request<Q>) -> Answer<Host> {
         let access = request.extensions().get::<Access>().cloned();
         let access = access.ok_or_else(|| Status::permission_denied("nobody says who is calling"))?;
-        Ok(Host { access, ..Host::clone(&self.0) })
+        Ok(Host { access, ..self.host().clone() })
     }
 
     /// One answer.

@@ -75,8 +75,8 @@ impl Server {
                 .map(|stream| stream.map(Stranger::new));
             runtime.spawn(renew(Arc::clone(&certificate), hangup, stopped.clone()));
             // Whoever asks how this daemon is asks about it as well. There is one server for a service.
-            let _ = service.0.certificate.set(Arc::clone(&certificate));
-            let port = builder().max_connection_age(CONNECTION_AGE_MAX).layer(Gate(service.0.clone()));
+            let _ = service.host().certificate.set(Arc::clone(&certificate));
+            let port = builder().max_connection_age(CONNECTION_AGE_MAX).layer(Gate(service.clone()));
             // Reflection is for who is here: what there is stands in the .proto files.
             let port = with_services(port, &service, health_service.clone());
             // One more than there are: somebody has to see that it is one too many.
