@@ -283,10 +283,13 @@ impl Host {
         land: &mut Land<'_>,
     ) -> Result<(usize, Vec<Named>)> {
         let failures = self.turn(wanted, patience)?;
-        let mut land = |name: Name, bytes: &[u8]| land(name, bytes);
+        let mut land = |name: Name, bytes: &[u8]| {
+            // Before a reader has it.
+            self.counts.hits.fetch_add(1, Relaxed);
+            self.counts.bytes.fetch_add(bytes.len() as u64, Relaxed);
+            land(name, bytes)
+        };
         let (answered, read) = Answer::of(&*self.peer, (wanted, lens), following_max, patience, &mut land);
-        self.counts.hits.fetch_add(answered.here as u64, Relaxed);
-        self.counts.bytes.fetch_add(answered.here_bytes, Relaxed);
         self.counts.misses.fetch_add(answered.absent as u64, Relaxed);
         match read {
             Ok(()) => {

@@ -90,7 +90,6 @@ pub(crate) struct Answer<'a> {
     bytes: Vec<u8>,
     /// Those that are here.
     here: usize,
-    here_bytes: u64,
     following: Option<Vec<Named>>,
     /// What was wrong on this side.
     own: Option<Error>,
@@ -99,9 +98,8 @@ pub(crate) struct Answer<'a> {
 /// What an answer came to.
 #[derive(Debug, Default)]
 pub(crate) struct Answered {
-    /// Objects that came, and their bytes.
+    /// Objects that came.
     pub(crate) here: usize,
-    pub(crate) here_bytes: u64,
     /// Those that are not there.
     pub(crate) absent: usize,
     /// What stands behind.
@@ -128,7 +126,6 @@ impl<'a> Answer<'a> {
             len: None,
             bytes: Vec::new(),
             here: 0,
-            here_bytes: 0,
             following: None,
             own: None,
         };
@@ -138,8 +135,8 @@ impl<'a> Answer<'a> {
             (None, Ok(())) if answer.nth < wanted.len() => Err(answer.broken("it ended too early").into()),
             (None, read) => read.map_err(Error::from),
         };
-        let Answer { nth, here, here_bytes, following, .. } = answer;
-        (Answered { here, here_bytes, absent: nth - here, following: following.unwrap_or_default() }, read)
+        let Answer { nth, here, following, .. } = answer;
+        (Answered { here, absent: nth - here, following: following.unwrap_or_default() }, read)
     }
 
     fn take(&mut self, part: Part) -> Result<(), Failure> {
@@ -191,7 +188,6 @@ impl<'a> Answer<'a> {
             return Err(self.broken(&reason));
         }
         self.here += 1;
-        self.here_bytes += u64::from(len);
         self.nth += 1;
         self.len = None;
         self.bytes.clear();
