@@ -76,8 +76,10 @@ pub struct Damage {
     pub place: Option<(PathBuf, u64)>,
     /// What is wrong with it.
     pub reason: String,
-    /// Who uses it, as `snp_...:/path`. Bounded.
+    /// Who uses it, as `snp_...:/path`. Bounded. Nobody whose reads the remote store answers.
     pub paths: Vec<String>,
+    /// The remote store has it, and it is read from there.
+    pub is_elsewhere: bool,
 }
 
 /// What fsck found.
@@ -95,6 +97,8 @@ pub struct FsckReport {
     pub damaged_objects: u64,
     /// The first 1000 of them.
     pub damage: Vec<Damage>,
+    /// Those of all that the remote store has: they are read from there, and a repair has nothing to mend but the index.
+    pub elsewhere_objects: u64,
     /// Paths in all that use a damaged or missing object (one for each use). Of each tree that is hit at least one is told.
     pub damaged_uses: u64,
     /// Packs whose own header is damaged; their objects are not affected.
@@ -114,7 +118,8 @@ pub struct FsckReport {
 impl FsckReport {
     /// Nothing is wrong.
     pub fn is_clean(&self) -> bool {
-        self.damaged_objects == 0
+        let mended = if self.repaired { self.elsewhere_objects } else { 0 };
+        self.damaged_objects == mended
             && self.damaged_uses == 0
             && self.damaged_headers.iter().all(|pack| self.is_mended(pack))
             && self.unreadable_ranges.iter().all(|(pack, ..)| self.is_mended(pack))
@@ -278,15 +283,22 @@ impl Store {
         let mut damage: BTreeMap<Digest, Damage> = BTreeMap::new();
         for (digest, (at, reason)) in wrong {
             let place = self.pack(at.pack).map(|pack| (pack.display(), at.offset));
-            let reason = (*reason).to_owned();
-            damage.insert(*digest, Damage { digest: *digest, place, reason, paths: Vec::new() });
+            let (reason, is_elsewhere) = ((*reason).to_owned(), self.is_elsewhere(at.kind, *digest));
+            damage
+                .insert(*digest, Damage { digest: *digest, place, reason, paths: Vec::new(), is_elsewhere });
         }
         for problem in reach.problems {
-            let new =
-                || Damage { digest: problem.digest, place: None, reason: problem.reason, paths: Vec::new() };
+            let new = || Damage {
+                digest: problem.digest,
+                place: None,
+                reason: problem.reason,
+                paths: Vec::new(),
+                is_elsewhere: false,
+            };
             damage.entry(problem.digest).or_insert_with(new).paths.push(problem.path);
         }
         report.damaged_objects = damage.len() as u64;
+        report.elsewhere_objects = damage.values().filter(|damage| damage.is_elsewhere).count() as u64;
         // Those that somebody uses come first.
         let (used, unused): (Vec<_>, Vec<_>) = damage.into_values().partition(|d| !d.paths.is_empty());
         report.damage = used.into_iter().chain(unused).take(PROBLEMS_MAX).collect();

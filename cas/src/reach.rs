@@ -238,11 +238,9 @@ impl<'a> Reach<'a> {
         }
         let there = self.store.object_len(digest)?;
         let reason = match (there, (self.known_damage)(digest)) {
+            (None, _) | (_, Some(_)) if self.is_elsewhere(ObjectKind::Chunk, digest) => None,
             (_, Some(reason)) => Some(reason),
-            (None, None) => match self.is_elsewhere(ObjectKind::Chunk, digest) {
-                true => None,
-                false => Some("missing".to_owned()),
-            },
+            (None, None) => Some("missing".to_owned()),
             (Some(there), None) => len
                 .is_some_and(|len| len != u64::from(there))
                 .then(|| "the chunk has another length than its file says".to_owned()),
@@ -316,8 +314,10 @@ impl<'a> Reach<'a> {
         path: &str,
         read: impl FnOnce(&Store) -> Result<T>,
     ) -> Result<Option<T>> {
-        // What is in memory may be whole where the disk is not.
-        if let Some(reason) = (self.known_damage)(digest) {
+        // What is in memory may be whole where the disk is not. What others have as well is read from there.
+        if let Some(reason) = (self.known_damage)(digest)
+            && !self.store.is_elsewhere(kind, digest)
+        {
             self.opaque(digest, path, reason);
             return Ok(None);
         }

@@ -209,10 +209,8 @@ impl Store {
             return Ok(object);
         }
         let passed = self.0.objects.passed(digest);
-        let object = match self.find(digest, |pack, at| pack.object(digest, at, passed)) {
-            Err(Error::Missing(_)) => self.elsewhere(kind, digest, |kept| Ok(kept.object(kind, digest)))?,
-            found => found?,
-        };
+        let found = self.find(digest, |pack, at| pack.object(digest, at, passed));
+        let object = self.or_elsewhere(kind, digest, found, |kept| Ok(kept.object(kind, digest)))?;
         Ok(self.0.objects.put(digest, object))
     }
 
@@ -237,12 +235,9 @@ impl Store {
             }
             pack.read(digest, at, offset as usize, buf, patience)
         });
-        match found {
-            Err(Error::Missing(_)) => self.elsewhere(ObjectKind::Chunk, digest, |kept| {
-                Ok(kept.read_chunk(patience, digest, offset, buf)?.then_some(()))
-            }),
-            found => found,
-        }
+        self.or_elsewhere(ObjectKind::Chunk, digest, found, |kept| {
+            Ok(kept.read_chunk(patience, digest, offset, buf)?.then_some(()))
+        })
     }
 
     /// The store for who can wait until objects of the remote store are here. Not for who holds what others need.

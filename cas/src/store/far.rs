@@ -284,8 +284,30 @@ impl Store {
         Ok(bytes)
     }
 
-    /// Gets an object that is not in this store out of the cache, once it is there.
-    pub(super) fn elsewhere<T>(
+    /// What was found of an object in this store; or out of the cache, if it is not here, or is damaged here and the remote store has it. Damaged
+    /// bytes then count as not here from now on: what comes in their place is needed of the remote store, and gc has to hear of that.
+    pub(super) fn or_elsewhere<T>(
+        &self,
+        kind: ObjectKind,
+        digest: Digest,
+        found: Result<T>,
+        get: impl FnMut(&Kept) -> Result<Option<T>>,
+    ) -> Result<T> {
+        match found {
+            Err(Error::Missing(_)) => self.elsewhere(kind, digest, get),
+            Err(damage @ Error::Corrupt { .. }) if self.is_elsewhere(kind, digest) => {
+                let whole = self.elsewhere(kind, digest, get)?;
+                tracing::warn!(%damage, "read from the remote store instead");
+                if let Err(error) = self.disown(digest) {
+                    tracing::warn!(%error, "the index takes nothing");
+                }
+                Ok(whole)
+            }
+            found => found,
+        }
+    }
+
+    fn elsewhere<T>(
         &self,
         kind: ObjectKind,
         digest: Digest,

@@ -24,12 +24,17 @@ pub fn findings(checked: &Checked, state_dir: &Path) -> Vec<FsckFinding> {
     }
     let report = &checked.store;
     for damage in &report.damage {
-        let detail = format!("{}; {}", damage.reason, users(&damage.paths));
+        let whose = match damage.is_elsewhere {
+            true => "the remote store has it, and it is read from there".to_owned(),
+            false => users(&damage.paths),
+        };
+        let detail = format!("{}; {whose}", damage.reason);
         let base = match &damage.place {
             Some((pack, offset)) => finding(FsckKind::Corrupt, pack, *offset, detail),
             None => finding(FsckKind::Missing, Path::new(""), 0, detail),
         };
-        findings.push(FsckFinding { object: damage.digest.to_string(), ..base });
+        let repaired = damage.is_elsewhere && report.repaired;
+        findings.push(FsckFinding { object: damage.digest.to_string(), repaired, ..base });
     }
     // Of what was set aside nothing is left to mend: what was intact in it has another place.
     let aside = |pack: &Path| {

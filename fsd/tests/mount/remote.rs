@@ -349,6 +349,39 @@ fn damage_in_the_store_is_never_read() {
     assert!(same("dir0/file0"), "and neither is it, as soon as it is mended");
 }
 
+/// Zeros in the middle of each file.
+fn damage(files: impl IntoIterator<Item = PathBuf>) {
+    for path in files {
+        let file = File::options().write(true).open(&path).expect("a pack");
+        let len = file.metadata().expect("a file").len();
+        file.write_all_at(&[0; 2000], len / 2).expect("write");
+    }
+}
+
+/// The files in a directory of a daemon's state.
+fn files_of(daemon: &Daemon, dir: &str) -> impl Iterator<Item = PathBuf> {
+    fs::read_dir(daemon.state_dir().join(dir)).expect("a folder").flatten().map(|file| file.path())
+}
+
+#[test]
+fn packs_that_rot_are_read_from_the_remote_store() {
+    let Some(mut hosts) = Hosts::start() else { return };
+    let tree = hosts.here.new_dir("tree");
+    large_tree(&tree);
+    let want = listing(&tree, Times::All);
+    let snapshot = hosts.here.import(&tree).expect("import");
+    hosts.here.publish(&snapshot).expect("publish");
+    hosts.here.terminate();
+    damage(files_of(&hosts.here, "store/packs"));
+    hosts.here.restart();
+    let session = hosts.here.create(&snapshot).expect("create");
+    let dir = hosts.here.new_dir("mnt");
+    hosts.here.mount(&session, &dir).expect("mount");
+    assert_same("the mount", &want, &listing(&dir, Times::All));
+    fs::write(dir.join("new"), "bytes").expect("write");
+    hosts.here.seal(&session).expect("seal");
+}
+
 #[test]
 fn damage_in_the_cache_is_fetched_again() {
     let Some(mut hosts) = Hosts::start() else { return };
@@ -358,13 +391,8 @@ fn damage_in_the_cache_is_fetched_again() {
     let (session, dir) = hosts.travel(&tree, Transport::Unspecified);
     assert_same("the mount", &want, &listing(&dir, Times::All));
     hosts.there.terminate();
-    // Zeros in the middle of each pack of the cache.
-    let files = |dir: &str| fs::read_dir(hosts.there.state_dir().join(dir)).expect("a folder").flatten();
-    for pack in files("cache/store/packs").chain(files("cache/frames")).map(|pack| pack.path()) {
-        let file = File::options().write(true).open(&pack).expect("a pack");
-        let len = file.metadata().expect("a file").len();
-        file.write_all_at(&[0; 2000], len / 2).expect("write");
-    }
+    let packs = ["cache/store/packs", "cache/frames"].map(|dir| files_of(&hosts.there, dir));
+    damage(packs.into_iter().flatten());
     hosts.there.restart();
     hosts.there.mount(&session, &dir).expect("mount");
     assert_same("the mount, again", &want, &listing(&dir, Times::All));

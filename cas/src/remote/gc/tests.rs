@@ -5,9 +5,13 @@ use std::{sync::Arc, time::Duration};
 use super::{Asked, Progress};
 use crate::{
     Error, Result, SnapshotId, Store,
+    disk::Disk,
     remote::{Remote, lease::Naming, name, sim::SimRemote, tests::fresh},
     sim::SimDisk,
-    store::{gc_tests::tree, tests::open},
+    store::{
+        gc_tests::{assert_tree, tree},
+        tests::open,
+    },
 };
 
 /// Seconds.
@@ -29,7 +33,11 @@ pub(in crate::remote) fn asked(heads: &dyn Fn() -> Result<Vec<(String, SnapshotI
 
 /// A host with a store, alone.
 fn alone(remote: &SimRemote) -> Store {
-    let store = open(&SimDisk::new(1));
+    on(&SimDisk::new(1), remote)
+}
+
+fn on(disk: &SimDisk, remote: &SimRemote) -> Store {
+    let store = open(disk);
     let naming = Naming { host: fresh(), fresh: Box::new(fresh) };
     store.attach(Arc::new(remote.clone()), naming, 1 << 20).unwrap();
     store
@@ -91,6 +99,25 @@ fn it_is_told_why_something_is_needed() {
     assert!(store.unpin(second).unwrap() && !store.unpin(second).unwrap());
     // The lease has what was pinned, until this host does not need it.
     assert!(told(&second.to_string()).contains("read by host"));
+}
+
+#[test]
+fn what_is_read_there_in_place_of_damage_is_needed_there() {
+    let (remote, disk) = (SimRemote::default(), SimDisk::new(1));
+    let store = on(&disk, &remote);
+    let id = tree(&store, 0..5).unwrap();
+    publish(&store, id);
+    let reader = |store: Store| {
+        assert_tree(&store.fetching(), id, 0..5);
+        store.gc(|| Ok(Default::default()), false, &mut |_| {}).unwrap();
+        store.renew_lease().unwrap();
+        let nobody = || Ok(Vec::new());
+        store.why_there(&asked(&nobody), &id.to_string()).unwrap().join("\n").contains("read by host")
+    };
+    assert!(!reader(store), "all of it is here");
+    let packs = disk.list("store/packs").unwrap();
+    packs.iter().for_each(|pack| disk.flip(&format!("store/packs/{pack}"), 300, 1));
+    assert!(reader(on(&disk, &remote)));
 }
 
 #[test]
