@@ -296,7 +296,11 @@ impl Store {
         match found {
             Err(Error::Missing(_)) => self.elsewhere(kind, digest, get),
             Err(damage @ Error::Corrupt { .. }) if self.is_elsewhere(kind, digest) => {
-                let whole = self.elsewhere(kind, digest, get)?;
+                let whole = self.elsewhere(kind, digest, get).inspect_err(|error| {
+                    if !matches!(error, Error::NotNow) {
+                        tracing::warn!(%damage, %error, "the remote store is asked for it");
+                    }
+                })?;
                 tracing::warn!(%damage, "read from the remote store instead");
                 if let Err(error) = self.disown(digest) {
                     tracing::warn!(%error, "the index takes nothing");
