@@ -45,6 +45,7 @@ const WORKS: [Work; 9] = [
     |turn| turn.read_all(Way::HalfGigabit),
     |turn| turn.download(Way::HalfGigabit),
 ];
+const GIB: f64 = (1 << 30) as f64;
 /// Of the file that is read alone.
 const FILE_BYTES_MAX: u64 = 64 << 10;
 
@@ -109,6 +110,8 @@ struct Published {
     bucket: Bucket,
     packs: Vec<Pack>,
     snapshot: String,
+    /// In all files of it.
+    file_bytes: f64,
     /// One of the tree, from its root.
     file: PathBuf,
     dir: PathBuf,
@@ -117,11 +120,11 @@ struct Published {
 impl Published {
     fn create(stage: &Stage, program: &Path, dir: &Path) -> Result<Published> {
         let bucket = Bucket::create(program, &dir.join("buckets"))?;
-        let snapshot = publish(&stage.tree.root, bucket.address(), dir)?;
+        let (snapshot, file_bytes) = publish(&stage.tree.root, bucket.address(), dir)?;
         let ways = Way::ALL.iter().map(|way| Proxy::start(bucket.address(), DELAY, way.bytes_per_second()));
         let ways = ways.collect::<Result<_>>()?;
         let (packs, file) = (bucket.packs()?, some_file(&stage.tree.root)?);
-        Ok(Published { ways, bucket, packs, snapshot, file, dir: dir.to_owned() })
+        Ok(Published { ways, bucket, packs, snapshot, file_bytes, file, dir: dir.to_owned() })
     }
 
     fn way(&self, way: Way) -> &Proxy {
@@ -141,19 +144,21 @@ impl Published {
     }
 }
 
-/// By a host that is gone then. Without what git made of the tree, which nobody looks at.
-fn publish(tree: &Path, store: SocketAddr, dir: &Path) -> Result<String> {
+/// By a host that is gone then. Without what git made of the tree, which nobody looks at. Returns the snapshot, and the bytes in its files.
+fn publish(tree: &Path, store: SocketAddr, dir: &Path) -> Result<(String, f64)> {
     let daemon =
         Daemon::create_with(&dir.join("publisher"), &["--remote", bucket::URL], bucket::environment(store))?;
     let (session, _) = daemon.create_session(&daemon.import(tree)?)?;
     let root = dir.join("published");
     daemon.mount(&session, &root, &[])?;
     shell::remove(&root.join(".git"))?;
+    let sizes = shell::run(Command::new("find").arg(&root).args(["-type", "f", "-printf", "%s\\n"]))?;
+    let file_bytes = sizes.lines().map(str::parse::<u64>).sum::<std::result::Result<u64, _>>()? as f64;
     daemon.unmount(&root)?;
     let snapshot = daemon.seal(&session)?;
     daemon.publish(&snapshot)?;
     daemon.remove()?;
-    Ok(snapshot)
+    Ok((snapshot, file_bytes))
 }
 
 /// In the middle of all that are neither empty nor large.
@@ -229,7 +234,8 @@ fn open(turn: &mut Turn<'_>) -> Result<()> {
 
 fn look(turn: &mut Turn<'_>) -> Result<()> {
     let host = Host::mounted(turn.published, Way::Straight)?;
-    let bytes = turn.measure(&host, "`find -size`; wanted: at most 3 s", "find", |host| find(&host.root))?;
+    let (_, bytes) =
+        turn.measure(&host, "`find -size`; wanted: at most 3 s", "find", |host| find(&host.root))?;
     let meta_bytes = turn.published.pack_bytes(|pack| pack.is_meta);
     turn.compare(
         "find: bytes of packs since the start, against all meta packs; wanted: at most 1.30",
@@ -252,7 +258,9 @@ fn read_one(turn: &mut Turn<'_>) -> Result<()> {
 impl Turn<'_> {
     fn read_all(&mut self, way: Way) -> Result<()> {
         let host = Host::mounted(self.published, way)?;
-        let bytes = self.measure(&host, &against_download(way), way.grep(), |host| grep(&host.root))?;
+        let work = against_download(way);
+        let (seconds, bytes) = self.measure(&host, &work, way.grep(), |host| grep(&host.root))?;
+        self.put(&a_gib(way), AETHER, Unit::Seconds, seconds / self.published.file_bytes * GIB);
         let pack_bytes = self.published.pack_bytes(|_| true);
         let work = format!(
             "{}: bytes of packs since the start, against all packs; wanted: at most 1.30",
@@ -267,10 +275,12 @@ impl Turn<'_> {
         let address = self.published.way(way).address();
         let seconds = clock::seconds(|| bucket::download(address, packs, &dir.join("packs")))?;
         self.put(&against_download(way), NATIVE, Unit::Seconds, seconds);
+        let pack_bytes = self.published.pack_bytes(|_| true);
+        self.put(&a_gib(way), NATIVE, Unit::Seconds, seconds / pack_bytes * GIB);
         Ok(())
     }
 
-    /// Does something on a host, and puts down how long it took and what it took from the store. Returns how many bytes of packs the
+    /// Does something on a host, and puts down how long it took and what it took from the store. Returns the seconds, and how many bytes of packs the
     /// host has fetched by then, with what it needed to mount.
     fn measure(
         &mut self,
@@ -278,7 +288,7 @@ impl Turn<'_> {
         work: &str,
         short: &str,
         act: impl FnOnce(&Host) -> Result<()>,
-    ) -> Result<f64> {
+    ) -> Result<(f64, f64)> {
         let traffic = || self.published.traffic();
         let (server, before, sent) = (host.server()?, host.daemon.fetched()?, traffic());
         let seconds = clock::seconds(|| act(host))?;
@@ -298,7 +308,7 @@ impl Turn<'_> {
             put("p99 of those, to a factor of two", Unit::Seconds, us(fetched.p99_us));
         }
         stop::check()?;
-        Ok(fetched.bytes as f64)
+        Ok((seconds, fetched.bytes as f64))
     }
 
     fn compare(&mut self, work: &str, native: f64, aether: f64) {
@@ -315,6 +325,11 @@ impl Turn<'_> {
 
 fn against_download(way: Way) -> String {
     format!("{}, against a plain download of all packs; wanted: at most 2.00", way.grep())
+}
+
+/// As bandwidths, where the one above is of times.
+fn a_gib(way: Way) -> String {
+    format!("{}: a GiB of files, against a GiB of a plain download; wanted: at most 2.00", way.grep())
 }
 
 fn us(us: u64) -> f64 {
