@@ -1,4 +1,4 @@
-//! Connections, counted: more than the bound are closed before anything is read from them.
+//! Connections that carry something along, and those that are counted: more than the bound are closed before anything is read from them.
 
 use std::{
     io,
@@ -14,25 +14,52 @@ use tokio::{
 use tokio_stream::{Stream, StreamExt};
 use tonic::transport::server::Connected;
 
-/// A connection that counts until it is dropped.
+/// What a connection carries along.
+pub(super) trait Companion<S>: Unpin {
+    /// See [`Connected`].
+    type ConnectInfo: Clone + Send + Sync + 'static;
+
+    fn connect_info(&self, stream: &S) -> Self::ConnectInfo;
+
+    /// Asked before anything is read or written. Error: nothing is any more.
+    fn check(&mut self, _context: &mut Context<'_>) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A connection with what it carries along.
 #[derive(Debug)]
-pub(super) struct Connection<S> {
-    stream: S,
-    _counted: OwnedSemaphorePermit,
+pub(super) struct Connection<S, C> {
+    pub(super) stream: S,
+    pub(super) companion: C,
+}
+
+/// Until it is dropped there is one connection more.
+#[derive(Debug)]
+pub(super) struct Counted {
+    _permit: OwnedSemaphorePermit,
+}
+
+impl<S: Connected> Companion<S> for Counted {
+    type ConnectInfo = S::ConnectInfo;
+
+    fn connect_info(&self, stream: &S) -> S::ConnectInfo {
+        stream.connect_info()
+    }
 }
 
 /// Those who connect, at most `max` at a time.
 pub(super) fn counted<S>(
     incoming: impl Stream<Item = io::Result<S>>,
     max: usize,
-) -> impl Stream<Item = io::Result<Connection<S>>> {
+) -> impl Stream<Item = io::Result<Connection<S, Counted>>> {
     let free = Arc::new(Semaphore::new(max));
     let mut is_told = false;
     incoming.filter_map(move |stream| match stream {
         Ok(stream) => match Arc::clone(&free).try_acquire_owned() {
-            Ok(counted) => {
+            Ok(permit) => {
                 is_told = false;
-                Some(Ok(Connection { stream, _counted: counted }))
+                Some(Ok(Connection { stream, companion: Counted { _permit: permit } }))
             }
             Err(_) => {
                 // Once: whoever goes on connecting must not fill the log as well.
@@ -46,31 +73,38 @@ pub(super) fn counted<S>(
     })
 }
 
-impl<S: Connected> Connected for Connection<S> {
-    type ConnectInfo = S::ConnectInfo;
+impl<S, C: Companion<S>> Connected for Connection<S, C> {
+    type ConnectInfo = C::ConnectInfo;
 
-    fn connect_info(&self) -> S::ConnectInfo {
-        self.stream.connect_info()
+    fn connect_info(&self) -> C::ConnectInfo {
+        self.companion.connect_info(&self.stream)
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Connection<S> {
+impl<S: Unpin, C: Companion<S>> Connection<S, C> {
+    fn checked(&mut self, context: &mut Context<'_>) -> io::Result<Pin<&mut S>> {
+        self.companion.check(context)?;
+        Ok(Pin::new(&mut self.stream))
+    }
+}
+
+impl<S: AsyncRead + Unpin, C: Companion<S>> AsyncRead for Connection<S, C> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buf)
+        self.checked(context)?.poll_read(context, buf)
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Connection<S> {
+impl<S: AsyncWrite + Unpin, C: Companion<S>> AsyncWrite for Connection<S, C> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, buf)
+        self.checked(context)?.poll_write(context, buf)
     }
 
     fn poll_write_vectored(
@@ -78,7 +112,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Connection<S> {
         context: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, bufs)
+        self.checked(context)?.poll_write_vectored(context, bufs)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -86,10 +120,10 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Connection<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
+        self.checked(context)?.poll_flush(context)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
+        self.checked(context)?.poll_shutdown(context)
     }
 }

@@ -32,7 +32,7 @@ use super::{
     connections::counted,
     gate::Gate,
     socket::check_peer,
-    tls::{Stranger, TlsListener, secured},
+    tls::{TlsListener, secured, stranger},
 };
 
 /// Threads that only pass messages on; the work is done on others.
@@ -72,7 +72,7 @@ impl Server {
         let mut serving = Vec::new();
         if let Some(TlsListener { listener, certificate }) = port {
             let strangers = TcpListenerStream::new(tokio::net::TcpListener::from_std(listener)?)
-                .map(|stream| stream.map(Stranger::new));
+                .map(|stream| stream.map(stranger));
             runtime.spawn(renew(Arc::clone(&certificate), hangup, stopped.clone()));
             // Whoever asks how this daemon is asks about it as well. There is one server for a service.
             let _ = service.host().certificate.set(Arc::clone(&certificate));

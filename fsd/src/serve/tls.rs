@@ -17,15 +17,17 @@ use std::{
 };
 
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncWrite},
     net::TcpStream,
     time::{Sleep, sleep},
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_stream::{Stream, StreamExt};
-use tonic::transport::server::Connected;
 
-use super::certificate::Certificate;
+use super::{
+    certificate::Certificate,
+    connections::{Companion, Connection},
+};
 use crate::config::Listen;
 
 /// How long a connection may go without a token.
@@ -127,85 +129,41 @@ impl Caller {
 }
 
 /// A connection that ends unless somebody becomes known on it.
+pub(super) type Stranger = Connection<TcpStream, Patience>;
+
+/// How long nobody need be known, and who is.
 #[derive(Debug)]
-pub(super) struct Stranger {
-    stream: TcpStream,
+pub(super) struct Patience {
     caller: Caller,
     /// Until when; `None` once somebody is known.
-    patience: Option<Pin<Box<Sleep>>>,
+    until: Option<Pin<Box<Sleep>>>,
 }
 
-impl Stranger {
-    /// One that was just accepted.
-    pub(super) fn new(stream: TcpStream) -> Stranger {
-        // Answers are small and waited for. Without it they are only late.
-        let _ = stream.set_nodelay(true);
-        Stranger { stream, caller: Caller::default(), patience: Some(Box::pin(sleep(UNKNOWN_MAX))) }
+/// One that was just accepted.
+pub(super) fn stranger(stream: TcpStream) -> Stranger {
+    // Answers are small and waited for. Without it they are only late.
+    let _ = stream.set_nodelay(true);
+    let companion = Patience { caller: Caller::default(), until: Some(Box::pin(sleep(UNKNOWN_MAX))) };
+    Connection { stream, companion }
+}
+
+impl Companion<TcpStream> for Patience {
+    type ConnectInfo = Caller;
+
+    fn connect_info(&self, _stream: &TcpStream) -> Caller {
+        self.caller.clone()
     }
 
     /// Error: `TimedOut`. Whoever waits on the connection is woken for it, whatever he waits for.
     fn check(&mut self, context: &mut Context<'_>) -> io::Result<()> {
-        let Some(patience) = &mut self.patience else { return Ok(()) };
+        let Some(until) = &mut self.until else { return Ok(()) };
         if self.caller.0.load(Ordering::Relaxed) {
-            self.patience = None;
+            self.until = None;
             return Ok(());
         }
-        match patience.as_mut().poll(context) {
+        match until.as_mut().poll(context) {
             Poll::Pending => Ok(()),
             Poll::Ready(()) => Err(io::Error::new(io::ErrorKind::TimedOut, "nobody has shown a token")),
         }
-    }
-}
-
-impl Connected for Stranger {
-    type ConnectInfo = Caller;
-
-    fn connect_info(&self) -> Caller {
-        self.caller.clone()
-    }
-}
-
-impl AsyncRead for Stranger {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        self.check(context)?;
-        Pin::new(&mut self.stream).poll_read(context, buf)
-    }
-}
-
-impl AsyncWrite for Stranger {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        self.check(context)?;
-        Pin::new(&mut self.stream).poll_write(context, buf)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        self.check(context)?;
-        Pin::new(&mut self.stream).poll_write_vectored(context, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.check(context)?;
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.check(context)?;
-        Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }
