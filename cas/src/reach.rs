@@ -238,8 +238,10 @@ impl<'a> Reach<'a> {
         }
         let there = self.store.object_len(digest)?;
         let reason = match (there, (self.known_damage)(digest)) {
-            (None, _) | (_, Some(_)) if self.is_elsewhere(ObjectKind::Chunk, digest) => None,
+            // A host that the root hangs on is not asked for what is here.
+            (_, Some(_)) if self.store.is_elsewhere(ObjectKind::Chunk, digest) => None,
             (_, Some(reason)) => Some(reason),
+            (None, None) if self.is_elsewhere(ObjectKind::Chunk, digest) => None,
             (None, None) => Some("missing".to_owned()),
             (Some(there), None) => len
                 .is_some_and(|len| len != u64::from(there))

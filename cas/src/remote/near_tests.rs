@@ -21,6 +21,8 @@ use super::{
 };
 use crate::{
     Digest, Error, ObjectKind, SnapshotId, Store,
+    pack::pack_path,
+    record::{PackKind, RECORD_HEADER},
     sim::SimDisk,
     store::{
         FsckOptions, Roots,
@@ -361,7 +363,8 @@ fn now() -> Instant {
 #[test]
 fn what_is_with_another_host_is_no_damage_and_what_is_nowhere_is() {
     let (host, id) = near(0..50);
-    let there = asking(&SimDisk::new(2), &[&host], None);
+    let disk = SimDisk::new(2);
+    let there = asking(&disk, &[&host], None);
     visit(&there, id);
     // Something of its own, which nothing hangs on.
     let own = tree(&there, 100..110).unwrap();
@@ -375,6 +378,22 @@ fn what_is_with_another_host_is_no_damage_and_what_is_nowhere_is() {
     let lost = Digest::of(&bytes(105, 500 + 105 * 7));
     there.disown(lost).unwrap();
     assert_eq!(check(&there).damaged_objects, 1);
+    // And what rots of a tree that hangs elsewhere: nobody asks there for what is here.
+    assert_tree(&there.fetching(), id, 0..50);
+    let mut writer = there.writer().unwrap();
+    let content = bytes(5, 500 + 5 * 7);
+    let here = Digest::of(&content);
+    writer.put_object(ObjectKind::Chunk, here, &content).unwrap();
+    writer.finish().unwrap();
+    let at = there.index().locate(here).unwrap().unwrap();
+    disk.flip(&pack_path(at.pack, PackKind::of(at.kind)), at.offset + RECORD_HEADER as u64, 1);
+    let report = check(&there);
+    assert_eq!(
+        (report.damaged_objects, report.damaged_uses, report.elsewhere_objects),
+        (2, 2, 0),
+        "{report:?}"
+    );
+    there.disown(here).unwrap();
     // What nobody needs any more hangs on nobody.
     there.forget(id).unwrap();
     there.forget(own).unwrap();
