@@ -173,6 +173,8 @@ fn is_unreachable(error: &Error) -> bool {
 }
 
 #[cfg(test)]
+mod damage_tests;
+#[cfg(test)]
 mod gc_tests;
 #[cfg(test)]
 mod near_tests;

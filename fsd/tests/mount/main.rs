@@ -27,6 +27,7 @@ mod private;
 mod profiles;
 mod random;
 mod remote;
+mod remote_damage;
 mod sample;
 mod seal;
 mod shared_maps;
