@@ -311,6 +311,7 @@ impl Store {
         }
     }
 
+    /// Gets an object out of the cache, once it is there.
     fn elsewhere<T>(
         &self,
         kind: ObjectKind,

@@ -1,5 +1,5 @@
-//! The engine and the service around it, in this process: judged by a dull model, on simulated disks, in a store that hangs and lies. One program,
-//! because building twenty took longer than what they do.
+//! The engine and the service around it, in this process: judged by a dull model, on simulated disks, in a store that hangs and lies. One program:
+//! each further one would have the model compiled into it again.
 #![expect(clippy::unwrap_used, reason = "a test ends at what it did not expect")]
 
 mod against_model;
